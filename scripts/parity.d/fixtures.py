@@ -1,0 +1,202 @@
+"""Makes the fixtures that the parity test of daemon/tensor reads: small random models of every family, and what
+PyTorch, transformers and PEFT compute with them. The format is told in daemon/tensor/tests/fixtures/README.md."""
+
+import argparse
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MASKED = -100
+STEPS = 20
+OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.01, "clip": 1.0}
+LEARNING_RATE = {"lora": 1e-2, "full": 2e-3}
+
+# The committed cases. Between them: grouped, single and one-to-one key heads, both heads, every bias, both scalings.
+CASES = {
+    "llama": (LlamaConfig, LlamaForCausalLM, dict(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=48,
+        tie_word_embeddings=False, rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0})),
+    "llama-linear": (LlamaConfig, LlamaForCausalLM, dict(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=1, head_dim=8, intermediate_size=40,
+        tie_word_embeddings=False, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})),
+    # The original length is so small that some frequencies are kept, some divided and some interpolated.
+    "llama-scaled": (LlamaConfig, LlamaForCausalLM, dict(
+        hidden_size=48, num_attention_heads=3, num_key_value_heads=3, head_dim=16, intermediate_size=64,
+        tie_word_embeddings=True, attention_bias=True, rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 64})),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, dict(
+        hidden_size=48, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
+        tie_word_embeddings=True, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0})),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(
+        hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=56,
+        tie_word_embeddings=False, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0})),
+}
+
+
+def reshaped(settings, draw):
+    """Draws other sizes for a case; the features that the case is there for stay."""
+    settings = dict(settings)
+    kv_heads = draw.choice([1, 2, 3])
+    heads = kv_heads * draw.choice([1, 2, 3])
+    head_dim = draw.choice([6, 8, 16, 20])
+    settings.update(num_key_value_heads=kv_heads, num_attention_heads=heads, intermediate_size=draw.randint(24, 90),
+                    hidden_size=draw.choice([24, 40, 56]) if "head_dim" in settings else heads * head_dim)
+    if "head_dim" in settings:
+        settings["head_dim"] = head_dim
+    return settings
+
+
+def randomise(model, generator):
+    """Values large enough that a part that is left out changes the result."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if name.endswith("norm.weight"):
+                parameter.copy_(1 + 0.1 * noise)
+            elif name.endswith("bias"):
+                parameter.copy_(0.2 * noise)
+            elif "embed_tokens" in name:
+                parameter.copy_(0.3 * noise)
+            else:
+                parameter.copy_(0.15 * noise)
+
+
+def batch(vocabulary, lengths, draw):
+    """One packed row: (tokens, targets, segments). A document's last position has no target, and some more have none."""
+    tokens, targets, segments = [], [], []
+    for segment, length in enumerate(lengths):
+        document = [draw.randrange(vocabulary) for _ in range(length)]
+        tokens += document
+        targets += [token if draw.random() > 0.2 else MASKED for token in document[1:]] + [MASKED]
+        segments += [segment] * length
+    return tuple(torch.tensor(column) for column in (tokens, targets, segments))
+
+
+def logits_of(model, tokens, segments):
+    """Each document by itself, so that attention and positions cannot reach another one."""
+    documents = [tokens[segments == segment] for segment in segments.unique()]
+    return torch.cat([model(input_ids=document[None], use_cache=False).logits[0] for document in documents])
+
+
+def loss_of(model, tokens, targets, segments):
+    logits = logits_of(model, tokens, segments)
+    return torch.nn.functional.cross_entropy(logits, targets, ignore_index=MASKED)
+
+
+def gradients(model, row):
+    model.zero_grad()
+    loss = loss_of(model, *row)
+    loss.backward()
+    return loss.item(), {name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def train(model, row, learning_rate):
+    """20 steps on the one row: the loss before each step, and its gradient norm before clipping."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() == 2], "weight_decay": OPTIMIZER["weight_decay"]},
+        {"params": [p for p in trained if p.dim() != 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate,
+                                  betas=(OPTIMIZER["beta1"], OPTIMIZER["beta2"]), eps=OPTIMIZER["epsilon"])
+    losses, norms = [], []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = loss_of(model, *row)
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(trained, OPTIMIZER["clip"]).item())
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, norms
+
+
+def make(folder, kinds, settings, seed, lengths):
+    config_class, model_class, _ = kinds
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    config = config_class(vocab_size=96, num_hidden_layers=2, max_position_embeddings=256, hidden_act="silu",
+                          bos_token_id=None, eos_token_id=0, pad_token_id=None, **settings)
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def fresh():
+        # The reference computes in f64, so that what differs is the tested side's rounding only.
+        return model_class.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+
+    base = model_class(config)
+    randomise(base, generator)
+    base.save_pretrained(folder)
+    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, bias="none", target_modules=LINEARS, task_type="CAUSAL_LM")
+    adapted = get_peft_model(base, lora)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
+    # What PEFT would note here is a path of the machine that made the fixture.
+    adapted.peft_config["default"].base_model_name_or_path = ".."
+    adapted.save_pretrained(folder / "adapter")
+    for stray in ("adapter/README.md", "generation_config.json"):
+        (folder / stray).unlink(missing_ok=True)
+
+    row = batch(config.vocab_size, lengths, draw)
+    tokens, targets, segments = row
+    expected = {"tokens": tokens, "targets": targets, "segments": segments}
+
+    def adapter():
+        return PeftModel.from_pretrained(fresh(), folder / "adapter", is_trainable=True).double()
+
+    def keep(name, values):
+        expected[name] = torch.as_tensor(values).detach()
+
+    for method, build in (("full", fresh), ("lora", adapter)):
+        model = build()
+        with torch.no_grad():
+            keep("base.logits" if method == "full" else "tuned.logits", logits_of(model, tokens, segments).float())
+        loss, grads = gradients(model, row)
+        keep(f"{method}.loss", torch.tensor([loss], dtype=torch.float64))
+        for name, gradient in grads.items():
+            if gradient.abs().max() < 1e-7:
+                raise SystemExit(f"{folder.name}: the gradient of {name} is nothing; the fixture would prove nothing")
+            keep(f"{method}.gradient.{name.replace('.default.', '.')}", gradient.float())
+        losses, norms = train(build(), row, LEARNING_RATE[method])
+        if not all(map(math.isfinite, losses)) or losses[-1] >= losses[0]:
+            raise SystemExit(f"{folder.name}: {method} training does not learn: {losses}")
+        keep(f"{method}.losses", torch.tensor(losses, dtype=torch.float64))
+        keep(f"{method}.gradient_norms", torch.tensor(norms, dtype=torch.float64))
+        print(f"parity: {folder.name:13} {method}: loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps,"
+              f" gradient norm {norms[0]:.3f}")
+    save_file({name: value.contiguous() for name, value in expected.items()}, folder / "expected.safetensors")
+    training = {"seed": seed, "steps": STEPS, "learning_rate": LEARNING_RATE, **OPTIMIZER}
+    (folder / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, help="draw sizes, weights and documents from this seed")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    for number, (name, kinds) in enumerate(CASES.items()):
+        if arguments.seed is None:
+            make(arguments.folder / name, kinds, kinds[2], 1 + number, [19, 75, 34])
+        else:
+            draw = random.Random(f"{arguments.seed} {name}")
+            lengths = [draw.randint(2, 140) for _ in range(3)]
+            make(arguments.folder / name, kinds, reshaped(kinds[2], draw), draw.getrandbits(31), lengths)
+
+
+main()
