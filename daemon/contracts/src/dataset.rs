@@ -1,0 +1,95 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, RecordId};
+
+/// Names a dataset: SHA-256 of its canonical manifest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DatasetId(pub Digest);
+
+impl fmt::Display for DatasetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for DatasetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which side of a dataset a record is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Held back, for measuring the edge.
+    HeldOut,
+}
+
+impl Split {
+    /// The word that stands in tables, JSON and the catalog.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::HeldOut => "held_out",
+        }
+    }
+}
+
+/// One record's place in a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetEntry {
+    /// The record.
+    pub record: RecordId,
+    /// Its side.
+    pub split: Split,
+    /// The configured name of its source.
+    pub source: String,
+    /// Tokens under the recipe's base, special tokens not counted.
+    pub tokens: u64,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+}
+
+/// Totals of one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitCounts {
+    /// Records.
+    pub records: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+}
+
+/// Totals of one source within a dataset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSource {
+    /// Trained on.
+    pub train: SplitCounts,
+    /// Held back.
+    pub held_out: SplitCounts,
+}
+
+/// An immutable, content-addressed list of records with its splits. The same documents, rules and recipe give
+/// the same id on every machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dataset {
+    /// SHA-256 of the canonical manifest.
+    pub id: DatasetId,
+    /// Hash of the parts of the recipe that select and split ([`crate::Recipe::data_hash`]).
+    pub recipe: Digest,
+    /// Hash of the curation rules that made the records.
+    pub rules: Digest,
+    /// Hash of the tokenizer that counted the tokens.
+    pub tokenizer: Digest,
+    /// Sorted by record id, each once.
+    pub entries: Vec<DatasetEntry>,
+    /// Totals by source name.
+    pub sources: BTreeMap<String, DatasetSource>,
+}

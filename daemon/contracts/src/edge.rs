@@ -1,0 +1,80 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DatasetId, RecordId};
+
+/// One held-back record under base and tuned model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DocumentLoss {
+    /// The record.
+    pub record: RecordId,
+    /// The configured name of its source.
+    pub source: String,
+    /// Bytes of UTF-8 whose tokens were predicted.
+    pub bytes: u64,
+    /// Summed negative log-likelihood under the base, nats.
+    pub base_nats: f64,
+    /// The same under base + adapter, nats.
+    pub tuned_nats: f64,
+}
+
+/// A figure with its confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The figure over all records.
+    pub value: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// The edge on one source, or on all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceEdge {
+    /// Held-back records.
+    pub records: u64,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+    /// Bits per byte under the base.
+    pub base: f64,
+    /// Bits per byte under base + adapter.
+    pub tuned: f64,
+    /// Bits per byte saved, base minus tuned: above 0 is better. `None` where too few records for an interval.
+    pub edge: Option<Interval>,
+}
+
+/// What tuning did to text unlike the company's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForgettingReport {
+    /// The text set's name.
+    pub text: String,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+    /// Bits per byte under the base.
+    pub base: f64,
+    /// Bits per byte under base + adapter.
+    pub tuned: f64,
+    /// Bits per byte lost, tuned minus base: above 0 is forgetting.
+    pub lost: Interval,
+}
+
+/// How much better than its base a tuned model is on held-back data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeReport {
+    /// The dataset whose held-out side was examined.
+    pub dataset: DatasetId,
+    /// Confidence of every interval, such as 0.95.
+    pub confidence: f64,
+    /// Bootstrap resamples.
+    pub resamples: u32,
+    /// Over all sources.
+    pub all: SourceEdge,
+    /// By source name.
+    pub sources: BTreeMap<String, SourceEdge>,
+    /// On text unlike the company's.
+    pub forgetting: ForgettingReport,
+    /// True only where the whole interval of `all.edge` lies above 0.
+    pub has_edge: bool,
+}

@@ -1,0 +1,180 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, DocumentLoss, Recipe, RecordId, Split};
+
+/// One record's text on its way to the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// The record.
+    pub record: RecordId,
+    /// The configured name of its source.
+    pub source: String,
+    /// Its side.
+    pub split: Split,
+    /// True where `body` is a JSON array of chat messages, to be put through the base's template.
+    pub chat: bool,
+    /// The curated text.
+    pub body: String,
+}
+
+/// Train an adapter, or a whole model, on the examples that follow it. The engine writes checkpoints and the result
+/// into `output`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainJob {
+    /// The run's name, also the name of its folder.
+    pub run: String,
+    /// Folder of the base in Hugging Face's layout.
+    pub base: String,
+    /// Folder that the engine may write: `checkpoint/`, and `adapter/` or `model/` at the end.
+    pub output: String,
+    /// Decides the result.
+    pub recipe: Recipe,
+    /// Worker threads; 0 takes every core.
+    pub threads: usize,
+}
+
+/// How a training job ended well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainOutcome {
+    /// Optimiser steps done.
+    pub steps: u64,
+    /// Tokens trained on, over all steps.
+    pub tokens: u64,
+    /// Mean loss of the first step, nats a token.
+    pub first_loss: f64,
+    /// Mean loss over the last tenth of the steps, nats a token.
+    pub last_loss: f64,
+    /// SHA-256 of the weights file that was written.
+    pub weights: Digest,
+    /// Peak resident memory of the engine, bytes.
+    pub peak_memory: u64,
+}
+
+/// Measure base and tuned on the held-out examples that follow it, and on the forgetting text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateJob {
+    /// Folder of the base.
+    pub base: String,
+    /// Folder of the adapter, or of the fully trained model.
+    pub tuned: String,
+    /// Tokens of context at most.
+    pub sequence_length: usize,
+    /// Worker threads; 0 takes every core.
+    pub threads: usize,
+}
+
+/// Write base + adapter as one merged model folder (weights and config; the card and the sums are added by `moatd`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportJob {
+    /// Folder of the base.
+    pub base: String,
+    /// Folder of the adapter.
+    pub adapter: String,
+    /// Folder to write; must not exist.
+    pub output: String,
+}
+
+/// How to draw tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Nucleus: the smallest set of tokens with this much probability; 1 takes all.
+    pub top_p: f64,
+    /// Decides every draw.
+    pub seed: u64,
+    /// New tokens at most.
+    pub max_tokens: usize,
+}
+
+/// Complete a prompt with the base and, where given, with the tuned model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AskJob {
+    /// Folder of the base.
+    pub base: String,
+    /// Folder of the adapter, or of the fully trained model.
+    pub tuned: Option<String>,
+    /// The prompt.
+    pub prompt: String,
+    /// Put the prompt through the base's chat template as a user's message.
+    pub chat: bool,
+    /// How to draw tokens.
+    pub sampling: Sampling,
+}
+
+/// One token with its log-probability.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// Token id.
+    pub token: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+}
+
+/// What one model answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// `base` or `tuned`.
+    pub model: String,
+    /// The new text.
+    pub text: String,
+    /// The new tokens.
+    pub tokens: Vec<TokenLogprob>,
+    /// True where an end token was drawn, false where `max_tokens` was reached.
+    pub stopped: bool,
+    /// New tokens a second.
+    pub tokens_per_second: f64,
+}
+
+/// What a job reports while it goes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Progress {
+    /// The job is preparing: loading weights, tokenising, packing.
+    Preparing {
+        /// What it does, in a few words.
+        doing: String,
+    },
+    /// A training job starts or goes on after a restart.
+    Training {
+        /// Steps done before (from a checkpoint).
+        from: u64,
+        /// Steps in all.
+        steps: u64,
+        /// Trainable parameters.
+        trainable: u64,
+        /// Parameters in all.
+        parameters: u64,
+    },
+    /// One optimiser step was done.
+    Step {
+        /// Its number, from 1.
+        step: u64,
+        /// Steps in all.
+        steps: u64,
+        /// Mean loss over the step's trained tokens, nats a token.
+        loss: f64,
+        /// Norm of the gradient before clipping.
+        gradient_norm: f64,
+        /// Learning rate of the step.
+        learning_rate: f64,
+        /// Tokens of the step.
+        tokens: u64,
+        /// Tokens a second, over the step.
+        tokens_per_second: f64,
+    },
+    /// A checkpoint is safely on disk.
+    Checkpoint {
+        /// Steps that it holds.
+        step: u64,
+    },
+    /// An evaluation examined one more record.
+    Examined {
+        /// The record's losses.
+        loss: DocumentLoss,
+        /// Records done.
+        done: u64,
+        /// Records in all.
+        of: u64,
+    },
+}

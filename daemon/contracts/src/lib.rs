@@ -1,0 +1,30 @@
+//! The types that the stages hand to each other: documents, texts, records, datasets, recipes, jobs, reports.
+//!
+//! Everything here is plain data with its validation. This crate does no I/O, spawns nothing and is not
+//! async, so any stage can be read against it without leaving the page.
+
+mod architecture;
+mod dataset;
+mod digest;
+mod document;
+mod edge;
+mod job;
+mod recipe;
+mod record;
+mod text;
+
+pub use architecture::{Architecture, ArchitectureError, Family, RopeScaling, TensorShape};
+pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
+pub use digest::{Digest, DigestError};
+pub use document::{Document, DocumentId, DocumentState, Skip};
+pub use edge::{DocumentLoss, EdgeReport, ForgettingReport, Interval, SourceEdge};
+pub use job::{
+    AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, TokenLogprob, TrainJob,
+    TrainOutcome,
+};
+pub use recipe::{
+    EvaluateRecipe, LoraRecipe, Method, OptimizerRecipe, Recipe, RecipeFault, SelectionRecipe, SplitRecipe,
+    TrainRecipe,
+};
+pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
+pub use text::{Kind, Text};

@@ -1,0 +1,337 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Kind};
+
+/// Everything that decides a result, but the curation rules, which the dataset names by their hash.
+///
+/// Field by field it is the TOML file; a missing key takes the value of [`Default`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Names the recipe for people.
+    pub name: String,
+    /// The base's name, as `moat base list` shows it.
+    pub base: String,
+    /// Decides initial weights, order and splits.
+    pub seed: u64,
+    /// Which records.
+    pub selection: SelectionRecipe,
+    /// Which of them are held back.
+    pub split: SplitRecipe,
+    /// How to train.
+    pub train: TrainRecipe,
+    /// The adapter's shape, for `method = "lora"`.
+    pub lora: LoraRecipe,
+    /// The optimiser.
+    pub optimizer: OptimizerRecipe,
+    /// How to measure.
+    pub evaluate: EvaluateRecipe,
+}
+
+/// Which records go into the dataset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelectionRecipe {
+    /// Source names; empty takes all.
+    pub sources: Vec<String>,
+    /// Kinds; empty takes all.
+    pub kinds: Vec<Kind>,
+    /// Languages as records name them; empty takes all.
+    pub languages: Vec<String>,
+}
+
+/// Which records are held back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitRecipe {
+    /// Share of near-duplicate groups held back, above 0 and below 1.
+    pub held_out: f64,
+    /// `YYYY-MM-DD`: instead, train on documents authored before this day (UTC) and hold back what came after.
+    pub train_before: Option<String>,
+}
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// A low-rank adapter on every linear of every block; the base is frozen.
+    Lora,
+    /// All weights.
+    Full,
+}
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainRecipe {
+    /// What is trained.
+    pub method: Method,
+    /// Tokens of one packed row.
+    pub sequence_length: usize,
+    /// Packed rows of one micro-batch.
+    pub micro_batch: usize,
+    /// Micro-batches of one optimiser step; the loss is the mean over all the step's trained tokens.
+    pub accumulate: usize,
+    /// Passes over the training side; ignored where `max_steps` is reached before.
+    pub epochs: f64,
+    /// Optimiser steps at most; 0 for no bound.
+    pub max_steps: u64,
+    /// Optimiser steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Keep only each block's input and recompute its inside in the backward.
+    pub recompute: bool,
+}
+
+/// The adapter's shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraRecipe {
+    /// Rank.
+    pub rank: usize,
+    /// The adapter's product is scaled by `alpha / rank`.
+    pub alpha: f64,
+}
+
+/// AdamW with warm-up and cosine decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerRecipe {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Share of the steps over which it rises from 0.
+    pub warmup: f64,
+    /// Share of the peak that the cosine ends at.
+    pub final_share: f64,
+    /// First moment's decay.
+    pub beta1: f64,
+    /// Second moment's decay.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f64,
+    /// Gradient norm to clip to; 0 for no clipping.
+    pub clip: f64,
+}
+
+/// How to measure the edge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateRecipe {
+    /// Bootstrap resamples.
+    pub resamples: u32,
+    /// Confidence of the intervals, above 0 and below 1.
+    pub confidence: f64,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            name: "unnamed".to_owned(),
+            base: "moat-starter".to_owned(),
+            seed: 1,
+            selection: SelectionRecipe::default(),
+            split: SplitRecipe::default(),
+            train: TrainRecipe::default(),
+            lora: LoraRecipe::default(),
+            optimizer: OptimizerRecipe::default(),
+            evaluate: EvaluateRecipe::default(),
+        }
+    }
+}
+
+impl Default for SplitRecipe {
+    fn default() -> Self {
+        Self { held_out: 0.1, train_before: None }
+    }
+}
+
+impl Default for TrainRecipe {
+    fn default() -> Self {
+        Self {
+            method: Method::Lora,
+            sequence_length: 512,
+            micro_batch: 4,
+            accumulate: 1,
+            epochs: 1.0,
+            max_steps: 0,
+            checkpoint_every: 50,
+            recompute: false,
+        }
+    }
+}
+
+impl Default for LoraRecipe {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0 }
+    }
+}
+
+impl Default for OptimizerRecipe {
+    fn default() -> Self {
+        Self {
+            learning_rate: 2e-4,
+            warmup: 0.03,
+            final_share: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: 1.0,
+        }
+    }
+}
+
+impl Default for EvaluateRecipe {
+    fn default() -> Self {
+        Self { resamples: 2000, confidence: 0.95 }
+    }
+}
+
+/// A value that the recipe's types admit but its meaning does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipeFault {
+    /// The key's path, such as `optimizer.clip`.
+    pub key: &'static str,
+    /// What is wrong and what to do, a lowercase sentence.
+    pub message: String,
+}
+
+impl Recipe {
+    /// Hash of the whole recipe: SHA-256 of its JSON with keys in declaration order.
+    pub fn hash(&self) -> Digest {
+        Digest::of(&json(self))
+    }
+
+    /// Hash of the parts that decide a dataset: seed, selection, split. Two recipes that differ only in how they
+    /// train share their dataset.
+    pub fn data_hash(&self) -> Digest {
+        Digest::of(&json(&(self.seed, &self.selection, &self.split)))
+    }
+
+    /// Every fault at once; empty for a sound recipe.
+    pub fn faults(&self) -> Vec<RecipeFault> {
+        let mut faults = Vec::new();
+        let mut hold = |sound: bool, key: &'static str, message: &str| {
+            if !sound {
+                faults.push(RecipeFault { key, message: message.to_owned() });
+            }
+        };
+        let share = |value: f64| value > 0.0 && value < 1.0;
+        hold(!self.name.is_empty(), "name", "must not be empty");
+        hold(!self.base.is_empty(), "base", "must name an imported base; `moat base list` shows them");
+        hold(share(self.split.held_out), "split.held_out", "must be above 0 and below 1");
+        let day = self.split.train_before.as_deref().is_none_or(|day| day_start(day).is_some());
+        hold(day, "split.train_before", "must be a day written YYYY-MM-DD");
+        hold(
+            (8..=1 << 20).contains(&self.train.sequence_length),
+            "train.sequence_length",
+            "must be from 8 to 1048576",
+        );
+        hold(self.train.micro_batch > 0, "train.micro_batch", "must be at least 1");
+        hold(self.train.accumulate > 0, "train.accumulate", "must be at least 1");
+        hold(
+            self.train.epochs > 0.0 && self.train.epochs <= 1000.0,
+            "train.epochs",
+            "must be above 0 and at most 1000",
+        );
+        hold(self.train.checkpoint_every > 0, "train.checkpoint_every", "must be at least 1");
+        hold((1..=4096).contains(&self.lora.rank), "lora.rank", "must be from 1 to 4096");
+        hold(self.lora.alpha > 0.0, "lora.alpha", "must be above 0");
+        let optimizer = &self.optimizer;
+        hold(
+            optimizer.learning_rate > 0.0 && optimizer.learning_rate < 1.0,
+            "optimizer.learning_rate",
+            "must be above 0 and below 1",
+        );
+        hold((0.0..1.0).contains(&optimizer.warmup), "optimizer.warmup", "must be at least 0 and below 1");
+        hold((0.0..=1.0).contains(&optimizer.final_share), "optimizer.final_share", "must be from 0 to 1");
+        hold((0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be at least 0 and below 1");
+        hold((0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be at least 0 and below 1");
+        hold(optimizer.epsilon > 0.0, "optimizer.epsilon", "must be above 0");
+        hold(
+            (0.0..1.0).contains(&optimizer.weight_decay),
+            "optimizer.weight_decay",
+            "must be at least 0 and below 1",
+        );
+        hold(optimizer.clip >= 0.0, "optimizer.clip", "must be at least 0");
+        hold(self.evaluate.resamples >= 100, "evaluate.resamples", "must be at least 100");
+        hold(share(self.evaluate.confidence), "evaluate.confidence", "must be above 0 and below 1");
+        faults
+    }
+}
+
+impl SplitRecipe {
+    /// Seconds since 1970 at which the held-back time begins, if a time split is asked for.
+    pub fn train_before_seconds(&self) -> Option<i64> {
+        self.train_before.as_deref().and_then(day_start)
+    }
+}
+
+/// Seconds since 1970-01-01 UTC at the start of a day written YYYY-MM-DD (proleptic Gregorian calendar).
+fn day_start(day: &str) -> Option<i64> {
+    let bytes = day.as_bytes();
+    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    let number = |range: std::ops::Range<usize>| {
+        let digits = &day.get(range)?;
+        digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse::<i64>().ok()).flatten()
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let month_index = usize::try_from(month - 1).ok()?;
+    if !(1..=*lengths.get(month_index)?).contains(&day) {
+        return None;
+    }
+    // Days from civil, with the year starting in March so that the leap day comes last.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some((era * 146_097 + day_of_era - 719_468) * 86_400)
+}
+
+/// JSON of a value whose serialisation cannot fail: no maps with other keys than text, no foreign types.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Recipe, day_start};
+
+    #[test]
+    fn days_start_where_the_calendar_says() {
+        assert_eq!(day_start("1970-01-01"), Some(0));
+        assert_eq!(day_start("2000-02-29"), Some(951_782_400));
+        assert_eq!(day_start("2026-11-22"), Some(1_795_305_600));
+        for wrong in ["2023-02-29", "2026-13-01", "2026-1-01", "2026-01-00", "yesterday", "2026-01-+1"] {
+            assert_eq!(day_start(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_default_recipe_is_sound_and_faults_come_all_at_once() {
+        assert_eq!(Recipe::default().faults(), []);
+        let mut recipe = Recipe::default();
+        recipe.split.held_out = 1.0;
+        recipe.lora.rank = 0;
+        recipe.optimizer.clip = f64::NAN;
+        let keys: Vec<_> = recipe.faults().iter().map(|fault| fault.key).collect();
+        assert_eq!(keys, ["split.held_out", "lora.rank", "optimizer.clip"]);
+    }
+
+    #[test]
+    fn only_what_decides_the_data_changes_the_data_hash() {
+        let recipe = Recipe::default();
+        let mut other = recipe.clone();
+        other.optimizer.learning_rate = 1e-3;
+        assert_ne!(recipe.hash(), other.hash());
+        assert_eq!(recipe.data_hash(), other.data_hash());
+        other.split.held_out = 0.2;
+        assert_ne!(recipe.data_hash(), other.data_hash());
+    }
+}

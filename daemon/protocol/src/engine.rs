@@ -1,0 +1,58 @@
+//! `moatd` with `moat-engine`: one job a connection, one connection an engine's life.
+//!
+//! After both [`crate::Hello`]s, `moatd` sends a job, then (for [`ToEngine::Train`] and [`ToEngine::Evaluate`])
+//! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends any number of [`FromEngine::Progress`] and
+//! exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
+
+use moat_contracts::{
+    AskJob, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Progress, TrainJob, TrainOutcome,
+};
+use serde::{Deserialize, Serialize};
+
+/// What `moatd` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "snake_case")]
+pub enum ToEngine {
+    /// Train on the examples that follow; goes on from the checkpoint in the job's folder, if there is one.
+    Train(TrainJob),
+    /// Measure base and tuned on the examples that follow.
+    Evaluate(EvaluateJob),
+    /// Write a merged model.
+    Export(ExportJob),
+    /// Complete a prompt.
+    Ask(AskJob),
+    /// One example.
+    Example(Example),
+    /// The examples are complete.
+    End,
+    /// Write a checkpoint and end with [`FromEngine::Stopped`].
+    Stop,
+}
+
+/// What the engine says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "snake_case")]
+pub enum FromEngine {
+    /// The job goes on.
+    Progress(Progress),
+    /// A training job is done; its weights are on disk.
+    Trained(TrainOutcome),
+    /// An evaluation is done.
+    Evaluated {
+        /// Every held-out example, in the order it came.
+        held_out: Vec<DocumentLoss>,
+        /// The passages of the forgetting text.
+        forgetting: Vec<DocumentLoss>,
+    },
+    /// A merged model is on disk.
+    Exported,
+    /// The base's answer, then the tuned model's.
+    Answered(Vec<Completion>),
+    /// Stopped on request, after a checkpoint.
+    Stopped,
+    /// The job cannot go on.
+    Failed {
+        /// What happened, where, and what to do; no customers' text.
+        reason: String,
+    },
+}
