@@ -1,0 +1,86 @@
+use std::path::PathBuf;
+
+use moat_contracts::ArchitectureError;
+
+/// Why weights, an adapter, a batch or a state cannot be used. Names files, tensors and numbers, never text.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorError {
+    /// A file or folder cannot be read or written.
+    #[error("{path} cannot be {what}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is there but does not follow its format.
+    #[error("{path} is damaged or not in its format: {reason}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes handed over do not follow their format.
+    #[error("the saved state cannot be restored: {0}")]
+    State(String),
+    /// `config.json` describes something that Moat does not train.
+    #[error(transparent)]
+    Architecture(#[from] ArchitectureError),
+    /// A tensor that the configuration asks for is not there.
+    #[error("tensor `{name}` is missing: the weights are incomplete or of another configuration")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor that the configuration does not know.
+    #[error("tensor `{name}` has no place in this configuration: the weights are of another model")]
+    Unexpected {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor of another shape than the configuration says.
+    #[error("tensor `{name}` has shape {found:?}, but the configuration asks for {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// What the configuration says.
+        expected: Vec<usize>,
+        /// What the file holds.
+        found: Vec<usize>,
+    },
+    /// A stored type that is not read.
+    #[error("tensor `{name}` is stored as {found}: only F32, F16 and BF16 are read")]
+    Type {
+        /// Its name.
+        name: String,
+        /// The stored type.
+        found: String,
+    },
+    /// A batch that does not fit together.
+    #[error("the batch is malformed: {0}")]
+    Batch(String),
+    /// A token beyond the vocabulary.
+    #[error(
+        "token {token} is beyond the vocabulary of {vocabulary}: tokenizer and weights do not belong together"
+    )]
+    Token {
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
+    /// More tokens in one segment than the base has positions for.
+    #[error("a sequence of {length} tokens is longer than the base's {limit} positions: cut it")]
+    Position {
+        /// Its tokens.
+        length: usize,
+        /// `max_position` of the base.
+        limit: usize,
+    },
+    /// Gradients or moments made for another model.
+    #[error("gradients or moments belong to another model: make them anew for this one")]
+    Mismatch,
+}

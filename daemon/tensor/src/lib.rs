@@ -1,0 +1,23 @@
+//! The forward, the hand-written backward and the optimiser of the Llama, Qwen2 and Qwen3 decoders, with the
+//! formats that their weights and adapters are kept in.
+//!
+//! It is the one crate that names candle, which reads the stored types; from there on weights, activations and
+//! gradients are plain `f32` buffers, because candle's activations are allocated and cleared at each operation and
+//! its autograd computes gradients of frozen weights. Matrix products go to `gemm`; all else that touches every
+//! element is a kernel with its backward beside it. Everything is generic over [`Float`], so that the
+//! very code that trains in `f32` is checked against finite differences in `f64`. Results do not depend on how
+//! threads are timed: work is divided over outputs, and sums are taken in a fixed order.
+//!
+//! It never tokenises, never chooses what to train on, never writes a log, and never opens a connection.
+
+mod api;
+mod batch;
+mod error;
+mod float;
+mod parameters;
+
+pub use api::*;
+pub use batch::{Batch, IGNORE};
+pub use error::TensorError;
+pub use float::Float;
+pub use parameters::{Parameter, Parameters};
