@@ -11,6 +11,7 @@ mod edge;
 mod job;
 mod recipe;
 mod record;
+mod rules;
 mod text;
 
 pub use architecture::{Architecture, ArchitectureError, Family, RopeScaling, TensorShape};
@@ -27,4 +28,5 @@ pub use recipe::{
     TrainRecipe,
 };
 pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
+pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};
 pub use text::{Kind, Text};
