@@ -76,6 +76,19 @@ pub struct DatasetSource {
     pub held_out: SplitCounts,
 }
 
+impl DatasetSource {
+    /// Counts one entry in.
+    pub fn add(&mut self, entry: &DatasetEntry) {
+        let side = match entry.split {
+            Split::Train => &mut self.train,
+            Split::HeldOut => &mut self.held_out,
+        };
+        side.records += 1;
+        side.tokens += entry.tokens;
+        side.bytes += entry.bytes;
+    }
+}
+
 /// An immutable, content-addressed list of records with its splits. The same documents, rules and recipe give
 /// the same id on every machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -94,6 +94,8 @@ pub struct Record {
     pub key: RecordKey,
     /// What it holds.
     pub id: RecordId,
+    /// First line of its span in the document, from 1.
+    pub first_line: u64,
     /// What sort of text.
     pub kind: Kind,
     /// As [`crate::Text::language`].

@@ -129,9 +129,11 @@ mod tests {
             }
             let mut stream = bytes.as_slice();
             for text in &texts {
-                prop_assert_eq!(read_blocking::<String>(&mut stream).unwrap().as_ref(), Some(text));
+                let read: Option<String> = read_blocking(&mut stream).unwrap();
+                prop_assert_eq!(read.as_ref(), Some(text));
             }
-            prop_assert_eq!(read_blocking::<String>(&mut stream).unwrap(), None);
+            let end: Option<String> = read_blocking(&mut stream).unwrap();
+            prop_assert_eq!(end, None);
 
             let one = encode(&texts[0]).unwrap();
             let mut short = &one[..cut.min(one.len() - 1)];
@@ -142,9 +144,10 @@ mod tests {
 
     #[test]
     fn a_foreign_or_huge_frame_is_refused_without_its_content() {
-        let mut huge: &[u8] = &[0xff; 8];
+        let bytes = [0xff; 8];
+        let mut huge = bytes.as_slice();
         assert!(matches!(read_blocking::<String>(&mut huge), Err(FrameError::TooLong(_))));
-        let mut foreign = encode(&"secret").unwrap();
+        let mut foreign = encode(&"secret".to_owned()).unwrap();
         foreign[4] = b'{';
         let mut stream = foreign.as_slice();
         let error = read_blocking::<String>(&mut stream).unwrap_err();

@@ -1,0 +1,273 @@
+use moat_contracts::{
+    DocumentId, Kind, Reason, Record, RecordId, RecordKey, Redaction, SelectionRecipe, Verdict,
+};
+use rusqlite::{OptionalExtension, Row as SqlRow, params, params_from_iter};
+
+use crate::documents::digest_at;
+use crate::{Batch, Catalog, CatalogError};
+
+/// The catalog's own number of a record. Not the same on another machine: never part of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId(pub(crate) i64);
+
+/// A record as the catalog keeps it, without its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The catalog's own number.
+    pub row: RowId,
+    /// Document and ordinal.
+    pub key: RecordKey,
+    /// What it holds.
+    pub id: RecordId,
+    /// Its document's source.
+    pub source: String,
+    /// Its document's path.
+    pub path: String,
+    /// What sort of text.
+    pub kind: Kind,
+    /// As [`moat_contracts::Text::language`].
+    pub language: Option<String>,
+    /// Decided from the record alone; see [`Row::effective`].
+    pub verdict: Verdict,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// What was replaced.
+    pub redactions: Vec<Redaction>,
+    /// Words.
+    pub words: u64,
+    /// Bytes of the curated text.
+    pub bytes: u64,
+    /// First line of its span in the document, from 1.
+    pub first_line: u64,
+    /// MinHash signature; may be empty.
+    pub signature: Vec<u32>,
+    /// The record that survives in its place, and how similar it is.
+    pub twin: Option<(RowId, f64)>,
+}
+
+impl Row {
+    /// The verdict with duplicates counted in.
+    pub const fn effective(&self) -> Verdict {
+        if self.twin.is_some() { Verdict::Dropped } else { self.verdict }
+    }
+}
+
+const SELECT: &str =
+    "SELECT row, documents.id, ordinal, records.id, source, path, kind, language, verdict, reasons,
+    redactions, words, bytes, first_line, signature, twin, similarity
+    FROM records JOIN documents ON records.document = documents.number";
+
+fn damaged(what: &'static str) -> CatalogError {
+    CatalogError::Damaged { what }
+}
+
+fn record(row: &SqlRow<'_>) -> Result<Row, CatalogError> {
+    let twin = row.get::<_, Option<i64>>(15)?;
+    let signature = row.get::<_, Vec<u8>>(14)?;
+    Ok(Row {
+        row: RowId(row.get(0)?),
+        key: RecordKey { document: DocumentId(digest_at(row, 1)?), ordinal: row.get(2)? },
+        id: RecordId(digest_at(row, 3)?),
+        source: row.get(4)?,
+        path: row.get(5)?,
+        kind: Kind::from_word(&row.get::<_, String>(6)?).ok_or_else(|| damaged("record kind"))?,
+        language: row.get(7)?,
+        verdict: Verdict::from_word(&row.get::<_, String>(8)?).ok_or_else(|| damaged("verdict"))?,
+        reasons: serde_json::from_str(&row.get::<_, String>(9)?).map_err(|_| damaged("list of reasons"))?,
+        redactions: serde_json::from_str(&row.get::<_, String>(10)?)
+            .map_err(|_| damaged("list of redactions"))?,
+        words: row.get::<_, i64>(11)?.cast_unsigned(),
+        bytes: row.get::<_, i64>(12)?.cast_unsigned(),
+        first_line: row.get::<_, i64>(13)?.cast_unsigned(),
+        signature: signature.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        twin: match twin {
+            Some(twin) => Some((RowId(twin), row.get(16)?)),
+            None => None,
+        },
+    })
+}
+
+impl Catalog {
+    /// The records of a document, by ordinal.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn record_rows(&self, document: DocumentId) -> Result<Vec<Row>, CatalogError> {
+        let mut statement =
+            self.connection.prepare_cached(&format!("{SELECT} WHERE documents.id = ?1 ORDER BY ordinal"))?;
+        let mut rows = statement.query([document.0.as_bytes()])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(record(row)?);
+        }
+        Ok(found)
+    }
+
+    /// One record by the catalog's number.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails or there is no such record.
+    pub fn row(&self, row: RowId) -> Result<Row, CatalogError> {
+        let mut statement = self.connection.prepare_cached(&format!("{SELECT} WHERE row = ?1"))?;
+        let mut rows = statement.query([row.0])?;
+        rows.next()?.map_or_else(|| Err(rusqlite::Error::QueryReturnedNoRows.into()), record)
+    }
+
+    /// Every record that holds this text, by the catalog's number.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn rows_with_id(&self, id: RecordId) -> Result<Vec<RowId>, CatalogError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT row FROM records WHERE id = ?1 ORDER BY row")?;
+        let rows =
+            statement.query_map([id.0.as_bytes()], |row| row.get(0).map(RowId))?.collect::<Result<_, _>>()?;
+        Ok(rows)
+    }
+
+    /// The curated text of a record, while a document or a dataset holds it.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading or unpacking fails.
+    pub fn text(&self, id: RecordId) -> Result<Option<String>, CatalogError> {
+        let mut statement = self.connection.prepare_cached("SELECT body FROM texts WHERE id = ?1")?;
+        let packed = statement.query_row([id.0.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+        let Some(packed) = packed else { return Ok(None) };
+        let bytes = zstd::stream::decode_all(packed.as_slice())?;
+        String::from_utf8(bytes).map(Some).map_err(|_| damaged("text"))
+    }
+
+    /// Source and path of every document that holds a record now, by source and path.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn paths_of(&self, id: RecordId) -> Result<Vec<(String, String)>, CatalogError> {
+        let sql = "SELECT source, path FROM records JOIN documents ON records.document = documents.number
+                   WHERE records.id = ?1 ORDER BY source, path";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let paths = statement.query_map([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(paths.collect::<Result<_, _>>()?)
+    }
+
+    /// The earliest authored time among the documents that hold a record, seconds since 1970.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn authored(&self, id: RecordId) -> Result<Option<i64>, CatalogError> {
+        let sql = "SELECT min(authored) FROM records JOIN documents ON records.document = documents.number
+                   WHERE records.id = ?1";
+        Ok(self.connection.prepare_cached(sql)?.query_row([id.0.as_bytes()], |row| row.get(0))?)
+    }
+
+    /// Calls back for every record that may go into a dataset, by record id, each id once: own verdict kept or
+    /// redacted, no twin, document present.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails, or the callback's own.
+    pub fn each_kept(
+        &self,
+        selection: &SelectionRecipe,
+        mut each: impl FnMut(Row) -> Result<(), CatalogError>,
+    ) -> Result<(), CatalogError> {
+        let kinds: Vec<String> = selection.kinds.iter().map(|kind| kind.word().to_owned()).collect();
+        let mut conditions =
+            "documents.state = 'present' AND twin IS NULL AND verdict <> 'dropped'".to_owned();
+        let mut values: Vec<&String> = Vec::new();
+        for (column, allowed) in [
+            ("source", &selection.sources),
+            ("kind", &kinds),
+            ("coalesce(language, '')", &selection.languages),
+        ] {
+            if !allowed.is_empty() {
+                let marks = vec!["?"; allowed.len()].join(", ");
+                conditions.push_str(&format!(" AND {column} IN ({marks})"));
+                values.extend(allowed);
+            }
+        }
+        let sql = format!("{SELECT} WHERE {conditions} ORDER BY records.id, source, path, ordinal");
+        let mut statement = self.connection.prepare(&sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let row = record(row)?;
+            if last.replace(row.id) != Some(row.id) {
+                each(row)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Batch<'_> {
+    /// Replaces all records of a document and gives the new ones' numbers, in the order given. Texts that nothing
+    /// holds any more are removed.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails or the document is not known.
+    pub fn put_records(&self, document: DocumentId, records: &[Record]) -> Result<Vec<RowId>, CatalogError> {
+        let sql = "SELECT number FROM documents WHERE id = ?1";
+        let number: i64 =
+            self.connection.prepare_cached(sql)?.query_row([document.0.as_bytes()], |row| row.get(0))?;
+        let mut old: Vec<[u8; 32]> = Vec::new();
+        {
+            let mut statement =
+                self.connection.prepare_cached("SELECT id FROM records WHERE document = ?1")?;
+            let mut rows = statement.query([number])?;
+            while let Some(row) = rows.next()? {
+                old.push(row.get(0)?);
+            }
+        }
+        self.connection.prepare_cached("DELETE FROM records WHERE document = ?1")?.execute([number])?;
+        let mut numbers = Vec::with_capacity(records.len());
+        for record in records {
+            self.hold_text(record)?;
+            numbers.push(self.put_record(number, record)?);
+        }
+        for id in old {
+            self.release_text(&id)?;
+        }
+        Ok(numbers)
+    }
+
+    fn put_record(&self, document: i64, record: &Record) -> Result<RowId, CatalogError> {
+        let sql = "INSERT INTO records (document, ordinal, id, kind, language, verdict, reasons, redactions, words, bytes,
+                   first_line, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let list = |json: Result<String, serde_json::Error>, what| json.map_err(|_| damaged(what));
+        let signature: Vec<u8> = record.signature.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.connection.prepare_cached(sql)?.execute(params![
+            document,
+            record.key.ordinal,
+            record.id.0.as_bytes(),
+            record.kind.word(),
+            record.language,
+            record.verdict.word(),
+            list(serde_json::to_string(&record.reasons), "list of reasons")?,
+            list(serde_json::to_string(&record.redactions), "list of redactions")?,
+            record.words.cast_signed(),
+            i64::try_from(record.body.len()).unwrap_or(i64::MAX),
+            record.first_line.cast_signed(),
+            signature,
+        ])?;
+        Ok(RowId(self.connection.last_insert_rowid()))
+    }
+
+    fn hold_text(&self, record: &Record) -> Result<(), CatalogError> {
+        let id = record.id.0.as_bytes();
+        let sql = "UPDATE texts SET uses = uses + 1 WHERE id = ?1";
+        if self.connection.prepare_cached(sql)?.execute([id])? == 0 {
+            let packed = zstd::bulk::compress(record.body.as_bytes(), 1)?;
+            let sql = "INSERT INTO texts (id, body, uses) VALUES (?1, ?2, 1)";
+            self.connection.prepare_cached(sql)?.execute(params![id, packed])?;
+        }
+        Ok(())
+    }
+
+    fn release_text(&self, id: &[u8; 32]) -> Result<(), CatalogError> {
+        self.connection.prepare_cached("UPDATE texts SET uses = uses - 1 WHERE id = ?1")?.execute([id])?;
+        // A dataset is immutable: its texts stay while it does.
+        let sql = "DELETE FROM texts WHERE id = ?1 AND uses <= 0
+                   AND NOT EXISTS (SELECT 1 FROM dataset_entries WHERE record = ?1)";
+        self.connection.prepare_cached(sql)?.execute([id])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+use moat_contracts::{DatasetId, Digest, Recipe};
+use rusqlite::{Row as SqlRow, params};
+
+use crate::{Batch, Catalog, CatalogError};
+
+/// A run as the catalog keeps it. States and outcomes are the scheduler's words and JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// The recipe's name and a number.
+    pub name: String,
+    /// Position in the order of asking, from 1.
+    pub number: i64,
+    /// The scheduler's word for where it stands.
+    pub state: String,
+    /// Why it failed or stopped.
+    pub message: Option<String>,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// Its dataset, once built.
+    pub dataset: Option<DatasetId>,
+    /// Hash of its base, once found.
+    pub base: Option<Digest>,
+    /// Seconds since 1970 at which it was asked for.
+    pub created: i64,
+    /// How training ended, as JSON.
+    pub outcome: Option<String>,
+    /// The edge report, as JSON.
+    pub edge: Option<String>,
+}
+
+/// What one optimiser step measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepRow {
+    /// Its number, from 1.
+    pub step: u64,
+    /// Mean loss, nats a token.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+const COLUMNS: &str = "name, number, state, message, recipe, dataset, base, created, outcome, edge";
+
+fn run(row: &SqlRow<'_>) -> Result<RunRow, CatalogError> {
+    let recipe = serde_json::from_str(&row.get::<_, String>(4)?);
+    Ok(RunRow {
+        name: row.get(0)?,
+        number: row.get(1)?,
+        state: row.get(2)?,
+        message: row.get(3)?,
+        recipe: recipe.map_err(|_| CatalogError::Damaged { what: "recipe" })?,
+        dataset: row.get::<_, Option<[u8; 32]>>(5)?.map(|id| DatasetId(Digest::from_bytes(id))),
+        base: row.get::<_, Option<[u8; 32]>>(6)?.map(Digest::from_bytes),
+        created: row.get(7)?,
+        outcome: row.get(8)?,
+        edge: row.get(9)?,
+    })
+}
+
+impl Catalog {
+    /// All runs, in the order of asking.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn runs(&self) -> Result<Vec<RunRow>, CatalogError> {
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM runs ORDER BY number"))?;
+        let mut rows = statement.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(run(row)?);
+        }
+        Ok(found)
+    }
+
+    /// One run by its whole name.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn run(&self, name: &str) -> Result<Option<RunRow>, CatalogError> {
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM runs WHERE name = ?1"))?;
+        let mut rows = statement.query([name])?;
+        rows.next()?.map(run).transpose()
+    }
+
+    /// What a run's steps measured, in order.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn steps(&self, run: &str) -> Result<Vec<StepRow>, CatalogError> {
+        let sql =
+            "SELECT step, loss, gradient_norm, learning_rate, tokens FROM steps WHERE run = ?1 ORDER BY step";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map([run], |row| {
+            Ok(StepRow {
+                step: row.get::<_, i64>(0)?.cast_unsigned(),
+                loss: row.get(1)?,
+                gradient_norm: row.get(2)?,
+                learning_rate: row.get(3)?,
+                tokens: row.get::<_, i64>(4)?.cast_unsigned(),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Batch<'_> {
+    /// Writes a run, new or not.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_run(&self, run: &RunRow) -> Result<(), CatalogError> {
+        let sql = format!(
+            "INSERT INTO runs ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (name) DO UPDATE SET state = excluded.state, message = excluded.message,
+             dataset = excluded.dataset, base = excluded.base, outcome = excluded.outcome, edge = excluded.edge"
+        );
+        let recipe =
+            serde_json::to_string(&run.recipe).map_err(|_| CatalogError::Damaged { what: "recipe" })?;
+        self.connection.prepare_cached(&sql)?.execute(params![
+            run.name,
+            run.number,
+            run.state,
+            run.message,
+            recipe,
+            run.dataset.as_ref().map(|id| id.0.as_bytes()),
+            run.base.as_ref().map(Digest::as_bytes),
+            run.created,
+            run.outcome,
+            run.edge,
+        ])?;
+        Ok(())
+    }
+
+    /// Writes what steps measured; a step that is repeated after a restart replaces itself.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_steps(&self, run: &str, steps: &[StepRow]) -> Result<(), CatalogError> {
+        let sql = "INSERT OR REPLACE INTO steps (run, step, loss, gradient_norm, learning_rate, tokens)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for step in steps {
+            let (number, tokens) = (step.step.cast_signed(), step.tokens.cast_signed());
+            statement.execute(params![
+                run,
+                number,
+                step.loss,
+                step.gradient_norm,
+                step.learning_rate,
+                tokens
+            ])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+use rusqlite::Connection;
+
+use crate::CatalogError;
+
+/// Each entry upgrades a file from the version before it; the position is the version.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE documents (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    path TEXT NOT NULL,
+    state TEXT NOT NULL,
+    skip TEXT,
+    digest BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    authored INTEGER,
+    readers TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    device INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    stamp_size INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL,
+    header BLOB NOT NULL,
+    rules BLOB
+) STRICT;
+CREATE INDEX documents_by_path ON documents (source, path);
+CREATE INDEX documents_by_name ON documents (path);
+CREATE INDEX documents_by_inode ON documents (source, device, inode) WHERE state <> 'deleted';
+
+CREATE TABLE texts (id BLOB PRIMARY KEY, body BLOB NOT NULL, uses INTEGER NOT NULL) STRICT;
+
+CREATE TABLE records (
+    row INTEGER PRIMARY KEY,
+    document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+    ordinal INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    language TEXT,
+    verdict TEXT NOT NULL,
+    reasons TEXT NOT NULL,
+    redactions TEXT NOT NULL,
+    words INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    first_line INTEGER NOT NULL,
+    signature BLOB NOT NULL,
+    twin INTEGER,
+    similarity REAL,
+    UNIQUE (document, ordinal)
+) STRICT;
+CREATE INDEX records_by_id ON records (id);
+CREATE INDEX records_by_twin ON records (twin) WHERE twin IS NOT NULL;
+
+CREATE TABLE bands (
+    hash INTEGER NOT NULL,
+    row INTEGER NOT NULL REFERENCES records (row) ON DELETE CASCADE,
+    PRIMARY KEY (hash, row)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX bands_by_row ON bands (row);
+
+CREATE TABLE edges (
+    a INTEGER NOT NULL REFERENCES records (row) ON DELETE CASCADE,
+    b INTEGER NOT NULL REFERENCES records (row) ON DELETE CASCADE,
+    similarity REAL NOT NULL,
+    PRIMARY KEY (a, b)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX edges_by_b ON edges (b);
+
+CREATE TABLE datasets (
+    number INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    recipe BLOB NOT NULL,
+    rules BLOB NOT NULL,
+    tokenizer BLOB NOT NULL,
+    built INTEGER NOT NULL
+) STRICT;
+CREATE TABLE dataset_entries (
+    dataset INTEGER NOT NULL REFERENCES datasets (number) ON DELETE CASCADE,
+    record BLOB NOT NULL,
+    split TEXT NOT NULL,
+    source TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (dataset, record)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dataset_entries_by_record ON dataset_entries (record);
+-- Which document gave a dataset its record: kept after the document is deleted.
+CREATE TABLE dataset_documents (
+    dataset INTEGER NOT NULL REFERENCES datasets (number) ON DELETE CASCADE,
+    record BLOB NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (dataset, record, document)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dataset_documents_by_document ON dataset_documents (document);
+
+CREATE TABLE runs (
+    name TEXT PRIMARY KEY,
+    number INTEGER NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    message TEXT,
+    recipe TEXT NOT NULL,
+    dataset BLOB,
+    base BLOB,
+    created INTEGER NOT NULL,
+    outcome TEXT,
+    edge TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE steps (
+    run TEXT NOT NULL REFERENCES runs (name) ON DELETE CASCADE,
+    step INTEGER NOT NULL,
+    loss REAL NOT NULL,
+    gradient_norm REAL NOT NULL,
+    learning_rate REAL NOT NULL,
+    tokens INTEGER NOT NULL,
+    PRIMARY KEY (run, step)
+) STRICT, WITHOUT ROWID;
+"];
+
+/// Brings a file to the newest schema, in one transaction.
+pub(crate) fn migrate(connection: &Connection) -> Result<(), CatalogError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let version =
+        |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    if version(connection)? == known {
+        return Ok(());
+    }
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    // Asked again under the lock: another process may have migrated meanwhile.
+    let found = version(connection)?;
+    let mut pending = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0));
+    let result = if found > known {
+        Err(CatalogError::Newer { found, known })
+    } else {
+        pending
+            .try_for_each(|migration| connection.execute_batch(migration))
+            .and_then(|()| connection.pragma_update(None, "user_version", known))
+            .and_then(|()| connection.execute_batch("COMMIT"))
+            .map_err(CatalogError::from)
+    };
+    if result.is_err() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    result
+}

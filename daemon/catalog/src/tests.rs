@@ -1,0 +1,180 @@
+use std::collections::BTreeMap;
+
+use moat_contracts::{
+    Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, Record, RecordKey,
+    SelectionRecipe, Split, Verdict,
+};
+
+use crate::{Catalog, CatalogError, Known, Stamp};
+
+fn known(path: &str) -> Known {
+    let digest = Digest::of(path.as_bytes());
+    Known {
+        document: Document {
+            id: DocumentId(digest),
+            source: "docs".to_owned(),
+            path: path.to_owned(),
+            digest,
+            size: 3,
+            authored: Some(7),
+            readers: vec!["other".to_owned()],
+            policy: "internal".to_owned(),
+        },
+        state: DocumentState::Present,
+        skip: None,
+        stamp: Stamp { device: u64::MAX, inode: 1, size: 3, modified_ns: -1, changed_ns: 2, header: digest },
+        rules: Some(digest),
+    }
+}
+
+fn record(known: &Known, body: &str) -> Record {
+    Record {
+        key: RecordKey { document: known.document.id, ordinal: 0 },
+        id: Record::id_of(Kind::Prose, None, body),
+        first_line: 1,
+        kind: Kind::Prose,
+        language: None,
+        verdict: Verdict::Kept,
+        reasons: Vec::new(),
+        redactions: Vec::new(),
+        body: body.to_owned(),
+        words: 1,
+        signature: vec![1, u32::MAX],
+    }
+}
+
+fn open() -> (tempfile::TempDir, Catalog) {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+    (folder, catalog)
+}
+
+fn kept(catalog: &Catalog) -> Vec<String> {
+    let mut paths = Vec::new();
+    let all = SelectionRecipe::default();
+    let mut each = |row: crate::Row| {
+        paths.push(row.path);
+        Ok(())
+    };
+    catalog.each_kept(&all, &mut each).unwrap();
+    paths
+}
+
+#[test]
+fn a_document_comes_back_as_it_was_written() {
+    let (_folder, catalog) = open();
+    let written = known("a/b.txt");
+    let batch = catalog.write().unwrap();
+    batch.put_document(&written).unwrap();
+    assert_eq!(batch.document(written.document.id).unwrap().as_ref(), Some(&written));
+    batch.commit().unwrap();
+    assert_eq!(catalog.document_at("docs", "a/b.txt").unwrap(), Some(written.clone()));
+    assert_eq!(catalog.documents_at_inode("docs", u64::MAX, 1).unwrap(), std::slice::from_ref(&written));
+    assert_eq!(catalog.documents_under("docs", "a/").unwrap(), [written]);
+    assert_eq!(catalog.documents_under("docs", "a/b/").unwrap(), []);
+}
+
+#[test]
+fn a_batch_that_is_dropped_never_happened() {
+    let (_folder, catalog) = open();
+    let batch = catalog.write().unwrap();
+    batch.put_document(&known("a")).unwrap();
+    drop(batch);
+    assert_eq!(catalog.document_at("docs", "a").unwrap(), None);
+    catalog.write().unwrap().commit().unwrap();
+}
+
+#[test]
+fn a_sweep_tells_what_was_not_met() {
+    let (_folder, catalog) = open();
+    let batch = catalog.write().unwrap();
+    let documents: Vec<_> = ["a", "b", "c"].map(known).into();
+    for known in &documents {
+        batch.put_document(known).unwrap();
+    }
+    batch.delete_document(documents[2].document.id).unwrap();
+    batch.commit().unwrap();
+    let mut sweep = catalog.sweep("docs").unwrap();
+    sweep.met(documents[0].document.id).unwrap();
+    let mut unmet = Vec::new();
+    let each = |known: Known| {
+        unmet.push(known.document.path);
+        Ok(())
+    };
+    sweep.unmet(each).unwrap();
+    assert_eq!(unmet, ["b"]);
+}
+
+#[test]
+fn a_text_lives_while_a_document_or_a_dataset_holds_it() {
+    let (_folder, catalog) = open();
+    let (a, b) = (known("a"), known("b"));
+    let (shared, own) = (record(&a, "shared"), record(&b, "own"));
+    let batch = catalog.write().unwrap();
+    for known in [&a, &b] {
+        batch.put_document(known).unwrap();
+    }
+    batch.put_records(a.document.id, std::slice::from_ref(&shared)).unwrap();
+    let both = [record(&b, "shared"), Record { key: RecordKey { ordinal: 1, ..own.key }, ..own.clone() }];
+    batch.put_records(b.document.id, &both).unwrap();
+    let entry = |record: &Record| DatasetEntry {
+        record: record.id,
+        split: Split::Train,
+        source: "docs".to_owned(),
+        tokens: 2,
+        bytes: 3,
+    };
+    let digest = Digest::of(b"x");
+    let dataset = Dataset {
+        id: DatasetId(digest),
+        recipe: digest,
+        rules: digest,
+        tokenizer: digest,
+        entries: vec![entry(&shared)],
+        sources: BTreeMap::from([("docs".to_owned(), moat_contracts::DatasetSource::default())]),
+    };
+    batch.put_dataset(&dataset, 1).unwrap();
+    batch.delete_document(b.document.id).unwrap();
+    assert_eq!(batch.text(own.id).unwrap(), None);
+    batch.delete_document(a.document.id).unwrap();
+    assert_eq!(batch.text(shared.id).unwrap().as_deref(), Some("shared"));
+    batch.commit().unwrap();
+    assert_eq!(kept(&catalog), [""; 0]);
+    assert_eq!(catalog.datasets_reached(a.document.id).unwrap(), [(DatasetId(digest), Split::Train)]);
+    assert_eq!(catalog.datasets_reached(b.document.id).unwrap(), [(DatasetId(digest), Split::Train)]);
+    assert_eq!(catalog.dataset(DatasetId(digest)).unwrap().unwrap().entries, dataset.entries);
+    assert_eq!(catalog.datasets_with_prefix(&digest.short()).unwrap(), [DatasetId(digest)]);
+}
+
+#[test]
+fn a_record_with_a_twin_is_not_kept_and_each_id_comes_once() {
+    let (_folder, catalog) = open();
+    let batch = catalog.write().unwrap();
+    let mut rows = Vec::new();
+    for (path, body) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        let known = known(path);
+        batch.put_document(&known).unwrap();
+        rows.extend(batch.put_records(known.document.id, &[record(&known, body)]).unwrap());
+    }
+    assert_eq!(kept(&batch).len(), 2);
+    batch.set_twin(rows[2], Some((rows[0], 0.9))).unwrap();
+    assert_eq!(kept(&batch), ["a"]);
+    assert_eq!(batch.row(rows[2]).unwrap().effective(), Verdict::Dropped);
+    batch.put_bands(rows[0], &[5, u64::MAX]).unwrap();
+    assert_eq!(batch.rows_in_bands(&[u64::MAX, 6], 10).unwrap(), [rows[0]]);
+    batch.put_edge(rows[2], rows[0], 0.9).unwrap();
+    assert_eq!(batch.edges(rows[0]).unwrap(), [(rows[2], 0.9)]);
+    batch.delete_document(known("a").document.id).unwrap();
+    assert_eq!(batch.rows_in_bands(&[u64::MAX], 10).unwrap(), []);
+    assert_eq!(batch.edges(rows[2]).unwrap(), []);
+    let counts = batch.source_counts("docs").unwrap();
+    assert_eq!((counts.present, counts.deleted, counts.dropped["near_duplicate"]), (2, 1, 1));
+}
+
+#[test]
+fn a_newer_catalog_is_refused() {
+    let (folder, catalog) = open();
+    catalog.connection.pragma_update(None, "user_version", 999).unwrap();
+    let error = Catalog::open(&folder.path().join("catalog.db")).err().unwrap();
+    assert!(matches!(error, CatalogError::Newer { found: 999, .. }));
+}
