@@ -53,7 +53,7 @@ def reshaped(settings, draw):
     heads = kv_heads * draw.choice([1, 2, 3])
     head_dim = draw.choice([6, 8, 16, 20])
     settings.update(num_key_value_heads=kv_heads, num_attention_heads=heads, intermediate_size=draw.randint(24, 90),
-                    hidden_size=draw.choice([24, 40, 56]) if "head_dim" in settings else heads * head_dim)
+                    hidden_size=heads * (draw.choice([5, 8, 12]) if "head_dim" in settings else head_dim))
     if "head_dim" in settings:
         settings["head_dim"] = head_dim
     return settings
