@@ -1,0 +1,42 @@
+//! Reads `moat.toml` and recipe files: every key, every type, every value, and every fault at once with its line and
+//! column. [`parse`] and [`parse_recipe`] are pure; [`check_machine`] looks at the machine but changes nothing;
+//! [`load`] and [`load_recipe`] read one file. This crate never writes, never binds, and never falls back to a
+//! default where a file was named.
+
+mod fault;
+mod files;
+mod machine;
+mod schema;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use fault::{Fault, Faults};
+pub use files::{DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_recipe, locate};
+pub use machine::check_machine;
+pub use settings::{
+    ControlSettings, DaemonSettings, Settings, SourceKind, SourceSettings, TrainingSettings, ValueFault,
+};
+
+use moat_contracts::Recipe;
+
+/// Reads the text of a `moat.toml`. A key that is not there takes its default.
+///
+/// # Errors
+/// [`Faults`] holds everything that is wrong with the text, in its order.
+pub fn parse(text: &str) -> Result<Settings, Faults> {
+    let shape = schema::Shape::of(&Settings::example())?;
+    schema::read(text, &shape, Settings::faults)
+}
+
+/// Reads the text of a recipe. A key that is not there takes its default.
+///
+/// # Errors
+/// [`Faults`] holds everything that is wrong with the text, in its order.
+pub fn parse_recipe(text: &str) -> Result<Recipe, Faults> {
+    let shape = schema::Shape::of(&settings::example_recipe())?;
+    schema::read(text, &shape, |recipe: &Recipe| {
+        let faults = recipe.faults().into_iter();
+        faults.map(|fault| ValueFault::new(fault.key, fault.message)).collect()
+    })
+}

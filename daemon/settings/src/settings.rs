@@ -1,0 +1,237 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use moat_contracts::{Kind, Recipe, Rules};
+use serde::{Deserialize, Serialize};
+
+/// What `moat.toml` says, field by field; a missing key takes the value of [`Default`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where things lie.
+    pub daemon: DaemonSettings,
+    /// Who may call.
+    pub control: ControlSettings,
+    /// How training uses the machine.
+    pub training: TrainingSettings,
+    /// Where the company's data lives.
+    pub source: Vec<SourceSettings>,
+    /// How records are judged.
+    pub curation: Rules,
+}
+
+/// Where things lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSettings {
+    /// Folder of the catalog, bases and runs.
+    pub state: PathBuf,
+    /// Folder of `control.sock`.
+    pub runtime: PathBuf,
+    /// The engine's program; empty takes `moat-engine` beside `moatd`.
+    pub engine: PathBuf,
+}
+
+/// Who may call, besides root and the user that `moatd` runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlSettings {
+    /// User ids.
+    pub uids: Vec<u32>,
+    /// Group ids; the caller's primary group counts.
+    pub gids: Vec<u32>,
+}
+
+/// How training uses the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingSettings {
+    /// Worker threads of the engine; 0 takes every core.
+    pub threads: usize,
+    /// The engine's niceness, 0 to 19.
+    pub nice: u8,
+}
+
+/// What sort of source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// A folder of files.
+    Folder,
+    /// The tracked text of a local git repository at a branch's tip.
+    Git,
+}
+
+impl SourceKind {
+    /// The word that stands in the configuration and in tables.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::Git => "git",
+        }
+    }
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSettings {
+    /// Its name: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it is.
+    pub kind: SourceKind,
+    /// Absolute path of the folder or repository.
+    pub path: PathBuf,
+    /// Branch of a git source; empty takes the one that HEAD names.
+    pub branch: String,
+    /// The policy that its documents carry.
+    pub policy: String,
+    /// Larger documents are counted and skipped.
+    pub max_bytes: u64,
+    /// A file changed less than this long ago is waited for.
+    pub settle_seconds: u64,
+    /// Seconds between rescans, which catch what events miss.
+    pub rescan_seconds: u64,
+    /// Read files and folders whose name begins with a dot.
+    pub hidden: bool,
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self { state: "/var/lib/moat".into(), runtime: "/run/moat".into(), engine: PathBuf::new() }
+    }
+}
+
+impl Default for TrainingSettings {
+    fn default() -> Self {
+        Self { threads: 0, nice: 5 }
+    }
+}
+
+impl Default for SourceSettings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            kind: SourceKind::Folder,
+            path: PathBuf::new(),
+            branch: String::new(),
+            policy: "internal".to_owned(),
+            max_bytes: 16 << 20,
+            settle_seconds: 2,
+            rescan_seconds: 300,
+            hidden: false,
+        }
+    }
+}
+
+/// A value that its type admits but its meaning does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueFault {
+    /// The key's path, such as `source[0].path`.
+    pub key: String,
+    /// What is wrong and what to do, a lowercase sentence.
+    pub message: String,
+}
+
+impl ValueFault {
+    /// A fault of one key.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
+impl Settings {
+    /// Where `moatd` listens and `moat` calls.
+    pub fn socket(&self) -> PathBuf {
+        self.daemon.runtime.join("control.sock")
+    }
+
+    /// The engine's program, given the folder that `moatd` lies in.
+    pub fn engine(&self, programs: &Path) -> PathBuf {
+        if self.daemon.engine.as_os_str().is_empty() {
+            programs.join("moat-engine")
+        } else {
+            self.daemon.engine.clone()
+        }
+    }
+
+    /// Every fault at once; empty for sound settings. Does not look at the machine.
+    pub fn faults(&self) -> Vec<ValueFault> {
+        let mut faults = Vec::new();
+        let mut hold = |sound: bool, key: &str, message: &str| {
+            if !sound {
+                faults.push(ValueFault::new(key, message));
+            }
+        };
+        let daemon = &self.daemon;
+        let absolute = "must be an absolute path";
+        hold(daemon.state.is_absolute(), "daemon.state", absolute);
+        hold(daemon.runtime.is_absolute(), "daemon.runtime", absolute);
+        let engine = daemon.engine.as_os_str().is_empty() || daemon.engine.is_absolute();
+        hold(engine, "daemon.engine", "must be an absolute path, or empty for the engine beside moatd");
+        hold(self.training.threads <= 1024, "training.threads", "must be at most 1024, or 0 for every core");
+        hold(self.training.nice <= 19, "training.nice", "must be from 0 to 19");
+
+        let mut names = BTreeMap::new();
+        let mut paths = BTreeMap::new();
+        for (index, source) in self.source.iter().enumerate() {
+            let key = |field: &str| format!("source[{index}].{field}");
+            let named = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+            if source.name.is_empty() {
+                hold(false, &key("name"), "must be given: recipes, tables and lineage call the source by it");
+            } else {
+                let sound = source.name.len() <= 64 && source.name.chars().all(named);
+                let message = "must have at most 64 characters, each a letter, a digit, `-`, `_` or `.`";
+                hold(sound, &key("name"), message);
+                if let Some(first) = names.insert(source.name.as_str(), index) {
+                    let message = format!("is also the name of source[{first}]: each source needs its own");
+                    hold(false, &key("name"), &message);
+                }
+            }
+            if source.path.as_os_str().is_empty() {
+                hold(false, &key("path"), "must be given: the absolute path of the folder or repository");
+            } else {
+                hold(source.path.is_absolute(), &key("path"), absolute);
+                let within = daemon.state.starts_with(&source.path) || source.path.starts_with(&daemon.state);
+                let message = "must not hold, or lie in, daemon.state: Moat would read its own state";
+                hold(!(within && source.path.is_absolute()), &key("path"), message);
+                let place = (source.kind.word(), source.path.as_path(), source.branch.as_str());
+                if let Some(first) = paths.insert(place, index) {
+                    let message = format!("is also read by source[{first}]: take one of the two out");
+                    hold(false, &key("path"), &message);
+                }
+            }
+            let branch = source.branch.is_empty() || source.kind == SourceKind::Git;
+            hold(branch, &key("branch"), "is only for kind = \"git\"");
+            hold(!source.policy.is_empty(), &key("policy"), "must not be empty");
+            let bytes = (1..=1 << 30).contains(&source.max_bytes);
+            hold(bytes, &key("max_bytes"), "must be from 1 to 1073741824, for a document is read whole");
+            hold(source.settle_seconds <= 3600, &key("settle_seconds"), "must be from 0 to 3600");
+            let rescan = (1..=7 * 86_400).contains(&source.rescan_seconds);
+            hold(rescan, &key("rescan_seconds"), "must be from 1 to 604800");
+        }
+        let curation = self.curation.faults().into_iter();
+        faults
+            .extend(curation.map(|fault| ValueFault::new(format!("curation.{}", fault.key), fault.message)));
+        faults
+    }
+
+    /// Settings in which every list has an item, so that every key's type can be told from them.
+    pub(crate) fn example() -> Self {
+        Self {
+            source: vec![SourceSettings::default()],
+            control: ControlSettings { uids: vec![0], gids: vec![0] },
+            ..Self::default()
+        }
+    }
+}
+
+/// A recipe in which every list has an item and every optional key is there.
+pub(crate) fn example_recipe() -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.selection.sources.push(String::new());
+    recipe.selection.kinds.push(Kind::Prose);
+    recipe.selection.languages.push(String::new());
+    recipe.split.train_before = Some(String::new());
+    recipe
+}
