@@ -157,6 +157,10 @@ impl Walk {
             Role::Line | Role::List { .. } if attributes.contains("role=\"navigation\"") => Role::Dropped,
             role => role,
         };
+        if role == Role::Break && self.pre > 0 {
+            self.text("\n");
+            return;
+        }
         self.around(role);
         match role {
             Role::Break | Role::Rule => return,

@@ -1,5 +1,8 @@
 //! What documents of each kind turn into, on real encodings and on hostile input.
 
+// Helpers outside the test functions may fail a test, too.
+#![allow(clippy::unwrap_used)]
+
 use moat_contracts::{Kind, Skip, Text};
 use moat_extract::{ExtractError, Extracted, Limits, MAX_FAULTS, extract};
 
