@@ -1,0 +1,54 @@
+"""Joins what Moat and its peers measured, and prints it as a table or as one JSON object a line.
+
+usage: report.py [--json] CONDITIONS FILE.jsonl...
+
+The lines are {"side": "ours" or a peer's name, "run": what was run, and measurements}; several lines of one side and
+run are rounds, of which the median counts. ratio is ours divided by the peer's: of a speed more is better, of MiB less.
+"""
+import collections
+import json
+import statistics
+import sys
+
+UNITS = {"mb_per_s": "MB/s of one core", "tokens_per_s": "tokens/s", "peak_mib": "MiB"}
+
+
+def rounds(files):
+    measured = collections.defaultdict(list)
+    for name in files:
+        with open(name, encoding="utf-8") as lines:
+            for line in filter(str.strip, lines):
+                found = json.loads(line)
+                for key in UNITS.keys() & found.keys():
+                    measured[found["run"], key, found["side"]].append(found[key])
+    return {key: statistics.median(values) for key, values in measured.items()}
+
+
+def rows(measured, conditions):
+    for (run, key, side), ours in measured.items():
+        if side != "ours":
+            continue
+        for (peer_run, peer_key, peer), theirs in measured.items():
+            if (peer_run, peer_key) == (run, key) and peer != "ours":
+                yield {"name": run, "ours": ours, "peer": theirs, "ratio": round(ours / theirs, 3),
+                       "unit": UNITS[key], "conditions": f"beside {peer}; {conditions}"}
+
+
+def main():
+    as_json = sys.argv[1] == "--json"
+    conditions, *files = sys.argv[1 + as_json:]
+    found = list(rows(rounds(files), conditions))
+    if not found:
+        sys.exit("bench: nothing was measured on both sides")
+    if as_json:
+        for row in found:
+            print(json.dumps(row))
+        return
+    print(f"{'what':<34}{'ours':>10}{'peer':>10}{'ratio':>9}  unit, peer")
+    for row in found:
+        beside = row["conditions"].split(";")[0].removeprefix("beside ")
+        print(f"{row['name']:<34}{row['ours']:>10.4g}{row['peer']:>10.4g}{row['ratio']:>8.2f}x  {row['unit']}, {beside}")
+    print(f"({conditions})")
+
+
+main()
