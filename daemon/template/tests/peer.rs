@@ -1,6 +1,7 @@
 //! What transformers does with the same tokenizer, templates and chats (`fixtures/make.py` asked it).
 
 #![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -67,11 +68,12 @@ fn marked_chats_have_the_tokens_and_the_mask_of_transformers() {
         assert_eq!(tokens.tokens, ids(&case["tokens"]));
         // transformers also learns the line end that this template prints after the end token; a model that
         // stops at that token never comes to write it.
-        let mut mask: Vec<bool> = ids(&case["mask"]).iter().map(|flag| *flag == 1).collect();
-        for index in 1..mask.len() {
-            let newline = base.decode(&tokens.tokens[index..=index]).unwrap() == "\n";
-            mask[index] &= !(newline && tokens.tokens[index - 1] == base.end());
-        }
+        let learnt = tokens.tokens.iter().zip(ids(&case["mask"])).scan(0, |before, (token, flag)| {
+            let newline = base.decode(&[*token]).unwrap() == "\n";
+            let after_end = std::mem::replace(before, *token) == base.end();
+            Some(flag == 1 && !(newline && after_end))
+        });
+        let mask: Vec<bool> = learnt.collect();
         assert_eq!(tokens.answer, mask);
         seen += 1;
     }

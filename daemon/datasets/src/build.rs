@@ -1,0 +1,122 @@
+use std::path::Path;
+
+use moat_catalog::Catalog;
+use moat_contracts::{Dataset, DatasetEntry, Digest, Kind, Recipe, RecordId, Split};
+use moat_template::{BaseText, messages};
+use rayon::prelude::*;
+
+use crate::split::{Candidate, LeftOut, split};
+use crate::{DatasetError, groups, manifest};
+
+/// Texts in memory at once are bounded by these: whichever is reached first.
+const GROUP_RECORDS: usize = 64;
+const GROUP_BYTES: u64 = 4 << 20;
+
+/// A dataset, and what its split had to leave out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// Selected records that are on neither side.
+    pub left_out: LeftOut,
+}
+
+/// Builds the dataset that `recipe` makes of the records that are now in the catalog. `rules` is the hash of the
+/// curation rules that made them, `base` the folder of the recipe's base, whose tokenizer counts. `progress` is
+/// told after each group of records how many are counted, of how many.
+///
+/// Nothing is written: putting the dataset into the catalog is the caller's.
+///
+/// # Errors
+/// [`DatasetError`]; above all where one side would be empty.
+pub fn build(
+    catalog: &Catalog,
+    recipe: &Recipe,
+    rules: Digest,
+    base: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Built, DatasetError> {
+    let text = BaseText::load(base)?;
+    let (candidates, mut rows) = select(catalog, recipe)?;
+    let (sides, left_out) = split(recipe, &candidates)?;
+    let mut sides = sides.into_iter();
+    rows.retain_mut(|row| match sides.next().flatten() {
+        Some(side) => {
+            row.split = side;
+            true
+        }
+        None => false,
+    });
+    let of = rows.len() as u64;
+    let mut entries = Vec::with_capacity(rows.len());
+    let mut rows = rows.as_slice();
+    progress(0, of);
+    while !rows.is_empty() {
+        let group = first_group(rows);
+        let bodies =
+            group.iter().map(|row| catalog.text(row.id)?.ok_or(DatasetError::Vanished { record: row.id }));
+        let bodies = bodies.collect::<Result<Vec<String>, DatasetError>>()?;
+        let tokens = group.par_iter().zip(&bodies).map(|(row, body)| count(&text, row, body));
+        let tokens = tokens.collect::<Result<Vec<u64>, DatasetError>>()?;
+        entries.extend(group.iter().zip(tokens).map(|(row, tokens)| DatasetEntry {
+            record: row.id,
+            split: row.split,
+            source: row.source.clone(),
+            tokens,
+            bytes: row.bytes,
+        }));
+        rows = &rows[group.len()..];
+        progress(entries.len() as u64, of);
+    }
+    let dataset = manifest::sealed(recipe.data_hash(), rules, text.hash(), entries);
+    Ok(Built { dataset, left_out })
+}
+
+struct Selected {
+    id: RecordId,
+    source: String,
+    bytes: u64,
+    chat: bool,
+    split: Split,
+}
+
+/// The selected records, by id, with their groups of near-duplicates.
+fn select(catalog: &Catalog, recipe: &Recipe) -> Result<(Vec<Candidate>, Vec<Selected>), DatasetError> {
+    let (mut rows, mut signatures) = (Vec::new(), Vec::new());
+    catalog.each_kept(&recipe.selection, |row| {
+        signatures.push(row.signature);
+        rows.push(Selected {
+            id: row.id,
+            source: row.source,
+            bytes: row.bytes,
+            chat: row.kind == Kind::Chat,
+            split: Split::Train,
+        });
+        Ok(())
+    })?;
+    let timed = recipe.split.train_before.is_some();
+    let groups = groups::groups(&signatures);
+    let candidates = rows.iter().zip(groups).map(|(row, group)| {
+        let authored = if timed { catalog.authored(row.id)? } else { None };
+        Ok(Candidate { id: row.id, group, authored })
+    });
+    Ok((candidates.collect::<Result<_, DatasetError>>()?, rows))
+}
+
+fn first_group(rows: &[Selected]) -> &[Selected] {
+    let mut bytes = 0;
+    let fits = rows.iter().take(GROUP_RECORDS).take_while(|row| {
+        bytes += row.bytes;
+        bytes <= GROUP_BYTES
+    });
+    &rows[..fits.count().max(1)]
+}
+
+/// Tokens of a record's text; of a chat's messages, without what the template puts around them.
+fn count(text: &BaseText, row: &Selected, body: &str) -> Result<u64, DatasetError> {
+    if !row.chat {
+        return Ok(text.encode(body)?.len() as u64);
+    }
+    let chat = messages(body).map_err(|source| DatasetError::Chat { record: row.id, source })?;
+    chat.iter().try_fold(0, |tokens, message| Ok(tokens + text.encode(&message.content)?.len() as u64))
+}

@@ -1,0 +1,63 @@
+use moat_catalog::CatalogError;
+use moat_contracts::RecordId;
+use moat_template::TemplateError;
+
+/// Why a dataset cannot be built or read. Names records by id, never their text.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The base's tokenizer failed.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// No two records that are not near-duplicates of each other.
+    #[error(
+        "the recipe selects {records} records in {groups} groups of near-duplicates, but a dataset needs at least 2 groups, one to train on and one to hold back: add documents, or select more in `selection`"
+    )]
+    TooFew {
+        /// Records selected.
+        records: usize,
+        /// Groups of near-duplicates among them.
+        groups: usize,
+    },
+    /// The day of a time split leaves one side empty.
+    #[error(
+        "`split.train_before` leaves {train} records to train on and {held_out} to hold back ({untimed} carry no time, {near} are near-duplicates of earlier ones): choose a day that leaves at least 1 on each side"
+    )]
+    Day {
+        /// Authored before the day.
+        train: usize,
+        /// Authored on or after it.
+        held_out: usize,
+        /// Left out because no document of theirs carries a time.
+        untimed: u64,
+        /// Left out because they are near-duplicates of records authored before the day.
+        near: u64,
+    },
+    /// The day of a time split is no day.
+    #[error("`split.train_before` is not a day written YYYY-MM-DD")]
+    NoDay,
+    /// A record's text vanished between selecting and reading it.
+    #[error("record {record} was removed while the dataset was being built: build it again")]
+    Vanished {
+        /// The record.
+        record: RecordId,
+    },
+    /// A chat record that is not a list of messages.
+    #[error("record {record} cannot be counted: {source}")]
+    Chat {
+        /// The record.
+        record: RecordId,
+        /// What is wrong with it.
+        source: TemplateError,
+    },
+    /// A manifest that was changed or cut, or is not one.
+    #[error("line {line} of the manifest is not in the form of version 1: {what}")]
+    Manifest {
+        /// The line, from 1.
+        line: usize,
+        /// What was expected.
+        what: &'static str,
+    },
+}
