@@ -37,6 +37,13 @@ pub fn parse_recipe(text: &str) -> Result<Recipe, Faults> {
     let shape = schema::Shape::of(&settings::example_recipe())?;
     schema::read(text, &shape, |recipe: &Recipe| {
         let faults = recipe.faults().into_iter();
-        faults.map(|fault| ValueFault::new(fault.key, fault.message)).collect()
+        let mut faults: Vec<_> = faults.map(|fault| ValueFault::new(fault.key, fault.message)).collect();
+        // Runs and their folders are named after it.
+        let letter = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        if !recipe.name.chars().all(letter) || recipe.name.starts_with('.') {
+            let message = "may hold letters, digits, `-`, `_` and `.`, and must not begin with `.`";
+            faults.push(ValueFault::new("name", message));
+        }
+        faults
     })
 }

@@ -206,16 +206,17 @@ fn columns_count_characters() {
 
 #[test]
 fn recipe_faults_have_their_places() {
-    let text = "seed = -1\n[split]\nheld_out = 1\ntrain_before = 2026-01-01\n[train]\nmethod = \"lra\"\nepochs = 0\n[selection]\nkinds = [\"prose\", \"cod\", 3]\n[optimizer]\nlr = 1.0\n";
+    let text = "name = \"a/b\"\nseed = -1\n[split]\nheld_out = 1\ntrain_before = 2026-01-01\n[train]\nmethod = \"lra\"\nepochs = 0\n[selection]\nkinds = [\"prose\", \"cod\", 3]\n[optimizer]\nlr = 1.0\n";
     let expected = [
-        "1:8: seed: expected a whole number, 0 or more, found one that is negative or too large",
-        "3:12: split.held_out: must be above 0 and below 1",
-        "4:16: split.train_before: expected text in quotes, found a date without quotes",
-        "6:10: train.method: must be one of `lora`, `full`, not `lra`",
-        "7:10: train.epochs: must be above 0 and at most 1000",
-        "9:19: selection.kinds[1]: must be one of `prose`, `markdown`, `html`, `code`, `json`, `table`, `chat`, not `cod`",
-        "9:26: selection.kinds[2]: expected text in quotes, found a number",
-        "11:1: optimizer.lr: there is no such key: the keys in `optimizer` are `beta1`, `beta2`, `clip`, `epsilon`, `final_share`, `learning_rate`, `warmup`, `weight_decay`",
+        "1:8: name: may hold letters, digits, `-`, `_` and `.`, and must not begin with `.`",
+        "2:8: seed: expected a whole number, 0 or more, found one that is negative or too large",
+        "4:12: split.held_out: must be above 0 and below 1",
+        "5:16: split.train_before: expected text in quotes, found a date without quotes",
+        "7:10: train.method: must be one of `lora`, `full`, not `lra`",
+        "8:10: train.epochs: must be above 0 and at most 1000",
+        "10:19: selection.kinds[1]: must be one of `prose`, `markdown`, `html`, `code`, `json`, `table`, `chat`, not `cod`",
+        "10:26: selection.kinds[2]: expected text in quotes, found a number",
+        "12:1: optimizer.lr: there is no such key: the keys in `optimizer` are `beta1`, `beta2`, `clip`, `epsilon`, `final_share`, `learning_rate`, `warmup`, `weight_decay`",
     ];
     let found = shown(&parse_recipe(text).unwrap_err());
     assert_eq!(found, expected, "{found:#?}");

@@ -1,0 +1,270 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use moat_contracts::Sampling;
+
+use crate::exit;
+
+/// Curates private training sets, tunes open models on them, and measures how much better they became.
+#[derive(Debug, Parser)]
+#[command(name = "moat", version, after_help = exit::HELP, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Write the reply as one line of JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The configuration; else $MOAT_CONFIG, else /etc/moat/moat.toml, else the built-in defaults.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The socket of moatd; else $MOAT_SOCKET, else control.sock in the configuration's `daemon.runtime`.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show how sources, records and runs stand.
+    Status,
+    /// Check a configuration or a recipe whole, without moatd.
+    Check(Check),
+    /// Look at the sources again, and wait until everything found is curated.
+    Scan,
+    /// Tell what became of a document, and why.
+    Why {
+        /// Its path in its source, or on this machine.
+        path: PathBuf,
+    },
+    /// Build, show and compare datasets.
+    #[command(subcommand)]
+    Dataset(Dataset),
+    /// Import and list bases.
+    #[command(subcommand)]
+    Base(Base),
+    /// Start, follow, stop and resume runs.
+    #[command(subcommand)]
+    Run(Run),
+    /// Write a run's adapter, merged model, card, lineage and sums into a new folder.
+    Export {
+        /// The run's name, or its beginning.
+        run: String,
+        /// The folder, which must not exist.
+        folder: PathBuf,
+    },
+    /// Complete a prompt with the base and a tuned model.
+    Ask(Ask),
+    /// Check an exported folder against its SHA256SUMS, without moatd.
+    Verify {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// End moatd once its work in hand is safe.
+    Shutdown,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The configuration; else as --config says.
+    pub(crate) config_file: Option<PathBuf>,
+    /// Check this recipe instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "config_file")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Check the text alone: do not look for folders and programs on this machine.
+    #[arg(long)]
+    pub(crate) text_only: bool,
+}
+
+/// What to do with datasets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dataset {
+    /// Build a dataset by a recipe, or find the one that is already built.
+    Build {
+        /// The recipe's file.
+        recipe: PathBuf,
+    },
+    /// List all datasets.
+    List,
+    /// Show one dataset.
+    Show {
+        /// Its id, or the id's beginning.
+        id: String,
+    },
+    /// Show what differs between two datasets.
+    Diff {
+        /// The older one's id, or its beginning.
+        a: String,
+        /// The newer one's id, or its beginning.
+        b: String,
+    },
+}
+
+/// What to do with bases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Base {
+    /// Take in a base from a folder in Hugging Face's layout.
+    Import {
+        /// The folder.
+        folder: PathBuf,
+        /// Its name from now on; else the folder's name.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List all bases.
+    List,
+}
+
+/// What to do with runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Run {
+    /// Build the dataset, train, and measure the edge.
+    Start {
+        /// The recipe's file.
+        recipe: PathBuf,
+        /// Return as soon as the run is accepted.
+        #[arg(long)]
+        detach: bool,
+    },
+    /// List all runs.
+    List,
+    /// Show one run and its edge.
+    Show {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Follow a run until it ends.
+    Watch {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Write a checkpoint and stop.
+    Stop {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Go on from the last checkpoint.
+    Resume {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+}
+
+/// A question to base and tuned model.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// The prompt; `-` reads it from standard input.
+    pub(crate) prompt: String,
+    /// The run whose model answers; else the newest finished one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// Put the prompt through the chat template.
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// How freely tokens are drawn; 0 takes the likeliest.
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
+    temperature: f64,
+    /// Draw from the smallest set of tokens with this much probability; 1 takes all.
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    top_p: f64,
+    /// Decides every draw.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// New tokens at most.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = count)]
+    max_tokens: usize,
+}
+
+impl Ask {
+    /// How tokens are drawn.
+    pub(crate) const fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            seed: self.seed,
+            max_tokens: self.max_tokens,
+        }
+    }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| (0.0..=100.0).contains(value));
+    value.ok_or_else(|| "must be a number from 0 to 100".to_owned())
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
+    value.ok_or_else(|| "must be a number above 0 and at most 1".to_owned())
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|value| (1..=1 << 20).contains(value));
+    value.ok_or_else(|| "must be a whole number from 1 to 1048576".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Arguments, Ask, Verb};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_understood() {
+        for line in [
+            "status",
+            "--json status",
+            "status --json --socket /tmp/s --config c.toml",
+            "check",
+            "check moat.toml --text-only",
+            "check --recipe demo.toml",
+            "scan",
+            "why a/b.md",
+            "dataset build demo.toml",
+            "dataset list",
+            "dataset show 1a",
+            "dataset diff 1a 2b",
+            "base import . --name starter",
+            "base list",
+            "run start demo.toml --detach",
+            "run list",
+            "run show demo-1",
+            "run watch demo-1",
+            "run stop demo-1",
+            "run resume demo-1",
+            "export demo-1 out",
+            "ask --run demo-1 --chat --temperature 0.7 --top-p 0.9 --seed 3 --max-tokens 9 hello",
+            "ask -",
+            "verify out",
+            "shutdown",
+        ] {
+            let words = std::iter::once("moat").chain(line.split(' '));
+            Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sampled_is_refused() {
+        for line in [
+            "ask --temperature -1 x",
+            "ask --temperature NaN x",
+            "ask --top-p 0 x",
+            "ask --max-tokens 0 x",
+            "check a --recipe b",
+            "",
+            "run",
+        ] {
+            let words = std::iter::once("moat").chain(line.split_whitespace());
+            assert!(Arguments::try_parse_from(words).is_err(), "{line}");
+        }
+        let parsed = Arguments::try_parse_from(["moat", "ask", "--seed", "7", "x"]).unwrap();
+        let Verb::Ask(Ask { seed, .. }) = parsed.verb else { panic!() };
+        assert_eq!(seed, 7);
+    }
+}

@@ -1,0 +1,151 @@
+//! `moat`: the command line. It holds nothing itself: it asks moatd over a socket, and shows what moatd answers.
+
+mod args;
+mod check;
+mod connect;
+mod exit;
+mod output;
+mod progress;
+mod render;
+mod request;
+mod verify;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use moat_protocol::control::{Reply, Request, RunState, Update};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::{Arguments, Run, Verb};
+use crate::connect::Connection;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, notice};
+use crate::progress::Progress;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(arguments.json);
+    match perform(&output, &arguments) {
+        Ok(exit) => exit.into(),
+        Err(failure) => fail(&output, &failure),
+    }
+}
+
+/// Help and version go to standard output and are no failure; anything else is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json && error.use_stderr() {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let message = first.strip_prefix("error: ").unwrap_or(first);
+        return fail(&Output::new(true), &Failure::new(Exit::Usage, message));
+    }
+    // A closed pipe is the only way for this to fail, and there is no one left to tell.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
+}
+
+fn fail(output: &Output, failure: &Failure) -> ExitCode {
+    if output.json {
+        if output.line(&failure.json()).is_err() {
+            return Exit::Internal.into();
+        }
+    } else {
+        notice(&format!("moat: {}\n", render::text::clean_lines(&failure.message)));
+    }
+    failure.exit.into()
+}
+
+fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
+    match &arguments.verb {
+        Verb::Check(asked) => return check::check(output, asked, arguments.config.as_deref()),
+        Verb::Verify { folder } => return verify::verify(output, folder),
+        _ => {}
+    }
+    // Recipes and the prompt are read before the signals are taken over, so that Ctrl-C ends a waiting read.
+    let Some(request) = request::request(&arguments.verb)? else { return Ok(Exit::Done) };
+    let socket = connect::socket(arguments.socket.as_deref(), arguments.config.as_deref())?;
+    let failed = |error: std::io::Error| Failure::new(Exit::Internal, format!("moat cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut progress = Progress::new(output.json);
+        let detach = matches!(&arguments.verb, Verb::Run(Run::Start { detach: true, .. }));
+        let reply = converse(&socket, &request, detach, &mut progress, &mut interrupt).await;
+        progress.end();
+        let reply = reply?;
+        show(output, &request, &reply)?;
+        Ok(ending(&request, &reply))
+    })
+}
+
+/// The final reply to a request; where detached, the run as soon as moatd has taken it.
+async fn converse(
+    socket: &Path,
+    request: &Request,
+    detach: bool,
+    progress: &mut Progress,
+    interrupt: &mut Signal,
+) -> Result<Reply, Failure> {
+    let talk = async {
+        let mut connection = Connection::open(socket).await?;
+        connection.send(request).await?;
+        loop {
+            match connection.next().await? {
+                Reply::Update(Update::RunState { run, .. }) if detach => {
+                    return again(socket, &Request::Run { name: run }).await;
+                }
+                Reply::Update(update) => progress.update(&update)?,
+                reply => return Ok(reply),
+            }
+        }
+    };
+    tokio::select! {
+        reply = talk => return reply,
+        _ = interrupt.recv() => {}
+    }
+    let message = match &progress.run {
+        Some(run) => {
+            let (watch, stop) = (format!("`moat run watch {run}`"), format!("`moat run stop {run}`"));
+            format!("interrupted, but run {run} goes on: {watch} follows it, {stop} stops it")
+        }
+        None => "interrupted".to_owned(),
+    };
+    Err(Failure::new(Exit::Interrupted, message))
+}
+
+/// A second request on a connection of its own.
+async fn again(socket: &Path, request: &Request) -> Result<Reply, Failure> {
+    let mut connection = Connection::open(socket).await?;
+    connection.send(request).await?;
+    loop {
+        match connection.next().await? {
+            Reply::Update(_) => {}
+            reply => return Ok(reply),
+        }
+    }
+}
+
+fn show(output: &Output, request: &Request, reply: &Reply) -> Result<(), Failure> {
+    if output.json {
+        return output.line(reply);
+    }
+    output.page(&match (request, reply) {
+        (Request::Shutdown, Reply::Done) => "moatd ends once its work in hand is safe\n".to_owned(),
+        _ => render::reply(&output.view, reply),
+    })
+}
+
+/// Following a run to a bad end is a bad end; looking at a failed run is not.
+fn ending(request: &Request, reply: &Reply) -> Exit {
+    let follows =
+        matches!(request, Request::RunStart { .. } | Request::RunWatch { .. } | Request::RunResume { .. });
+    match reply {
+        Reply::Run(run) if follows && run.state == RunState::Failed => Exit::Failed,
+        _ => Exit::Done,
+    }
+}

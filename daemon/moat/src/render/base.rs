@@ -1,0 +1,54 @@
+use moat_protocol::control::{Base, Exported};
+
+use super::table::{Cell, pairs, table};
+use super::text::{bytes, clean, parameters};
+use super::{Tone, View};
+
+/// A base that was taken in.
+pub(super) fn imported(view: &View, base: &Base) -> String {
+    pairs(
+        view,
+        &[
+            ("base", view.paint(Tone::Strong, &clean(&base.name))),
+            ("family", clean(&base.family)),
+            ("parameters", parameters(base.parameters)),
+            ("weights", bytes(base.bytes)),
+            ("chat", yes(base.chat).to_owned()),
+            ("sha256", base.hash.to_string()),
+        ],
+    )
+}
+
+/// All bases.
+pub(super) fn bases(view: &View, bases: &[Base]) -> String {
+    if bases.is_empty() {
+        return "no bases: `moat base import DIR` takes one in\n".to_owned();
+    }
+    let row = |base: &Base| {
+        vec![
+            Cell::toned(clean(&base.name), Tone::Strong),
+            clean(&base.family).into(),
+            parameters(base.parameters).into(),
+            bytes(base.bytes).into(),
+            yes(base.chat).into(),
+            base.hash.short().into(),
+        ]
+    };
+    let rows: Vec<_> = bases.iter().map(row).collect();
+    table(view, &["base", "family", ">parameters", ">weights", "chat", "sha256"], &rows)
+}
+
+const fn yes(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+/// What an export wrote.
+pub(super) fn exported(view: &View, exported: &Exported) -> String {
+    let row = |(path, digest): (&String, &moat_contracts::Digest)| {
+        vec![Cell::from(clean(path)), Cell::toned(digest.short(), Tone::Faint)]
+    };
+    let rows: Vec<_> = exported.files.iter().map(row).collect();
+    let folder = clean(&exported.folder);
+    let table = table(view, &["file", "sha256"], &rows);
+    format!("{}\n{table}\n`moat verify {folder}` checks it at any time\n", view.paint(Tone::Strong, &folder))
+}

@@ -1,0 +1,77 @@
+//! Replies as people read them. Everything here makes text of data; nothing writes.
+
+mod answer;
+mod base;
+mod dataset;
+mod run;
+mod status;
+mod table;
+pub(crate) mod text;
+mod why;
+
+#[cfg(test)]
+mod tests;
+
+use jiff::tz::TimeZone;
+use moat_protocol::control::Reply;
+
+/// How text looks where it goes.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) colors: bool,
+    /// The zone that times are shown in.
+    pub(crate) zone: TimeZone,
+}
+
+/// What a stretch of text stands for; decides its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    /// Names and headings.
+    Strong,
+    /// What matters less.
+    Faint,
+    Good,
+    Bad,
+}
+
+impl View {
+    /// The text in its tone's colour (ECMA-48 SGR), where colours are on.
+    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Strong => 1,
+            Tone::Faint => 2,
+            Tone::Good => 32,
+            Tone::Bad => 31,
+        };
+        if self.colors { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Seconds since 1970 as a local day and time.
+    pub(crate) fn time(&self, seconds: i64) -> String {
+        match jiff::Timestamp::from_second(seconds) {
+            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string(),
+            Err(_) => format!("{seconds} s after 1970"),
+        }
+    }
+}
+
+/// A reply as text that ends with a newline; empty for one that needs no words.
+pub(crate) fn reply(view: &View, reply: &Reply) -> String {
+    match reply {
+        Reply::Update(_) | Reply::Done => String::new(),
+        Reply::Status(status) => status::status(view, status),
+        Reply::Why(documents) => why::why(view, documents),
+        Reply::Dataset(found) => dataset::dataset(view, found),
+        Reply::Datasets(found) => dataset::datasets(view, found),
+        Reply::DatasetDiff(diff) => dataset::diff(view, diff),
+        Reply::Base(found) => base::imported(view, found),
+        Reply::Bases(found) => base::bases(view, found),
+        Reply::Run(found) => run::run(view, found),
+        Reply::Runs(found) => run::runs(view, found),
+        Reply::Exported(exported) => base::exported(view, exported),
+        Reply::Answer(completions) => answer::answer(view, completions),
+        Reply::Failed { message, .. } => format!("{}\n", text::clean(message)),
+    }
+}

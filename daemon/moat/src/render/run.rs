@@ -1,0 +1,162 @@
+use std::fmt::Write;
+
+use moat_contracts::{EdgeReport, Interval, SourceEdge, TrainOutcome};
+use moat_protocol::control::{Run, RunState};
+
+use super::table::{Cell, pairs, table};
+use super::text::{bytes, clean, count, counted, fixed, measure};
+use super::{Tone, View};
+
+/// All runs, the edge of each in one column.
+pub(super) fn runs(view: &View, runs: &[Run]) -> String {
+    if runs.is_empty() {
+        return "no runs: `moat run start RECIPE` starts one\n".to_owned();
+    }
+    let row = |run: &Run| {
+        let loss = run.outcome.as_ref().map(|outcome| format!("{:.3}", outcome.last_loss));
+        vec![
+            Cell::toned(clean(&run.name), Tone::Strong),
+            Cell::toned(run.state.word(), tone(run.state)),
+            count(run.steps).into(),
+            loss.unwrap_or_default().into(),
+            run.edge.as_ref().map(short_edge).unwrap_or_default().into(),
+            run.dataset.map(|dataset| dataset.0.short()).unwrap_or_default().into(),
+            view.time(run.created).into(),
+        ]
+    };
+    let rows: Vec<_> = runs.iter().map(row).collect();
+    table(view, &["run", "state", ">steps", ">loss", ">edge", "dataset", "created"], &rows)
+}
+
+fn short_edge(edge: &EdgeReport) -> String {
+    match (edge.has_edge, edge.all.edge) {
+        (true, Some(interval)) => fixed(interval.value, 3),
+        _ => "none".to_owned(),
+    }
+}
+
+const fn tone(state: RunState) -> Tone {
+    match state {
+        RunState::Done => Tone::Good,
+        RunState::Failed => Tone::Bad,
+        _ => Tone::Plain,
+    }
+}
+
+/// One run with its edge.
+pub(super) fn run(view: &View, run: &Run) -> String {
+    let recipe = &run.recipe;
+    let base = run.base.map(|hash| format!(" ({})", hash.short())).unwrap_or_default();
+    let mut page = pairs(
+        view,
+        &[
+            (
+                "run",
+                format!(
+                    "{}, {}",
+                    view.paint(Tone::Strong, &clean(&run.name)),
+                    view.paint(tone(run.state), run.state.word())
+                ),
+            ),
+            ("why", run.message.as_deref().map(clean).unwrap_or_default()),
+            ("recipe", format!("{} ({})", clean(&recipe.name), run.recipe_hash.short())),
+            ("base", format!("{}{base}", clean(&recipe.base))),
+            ("dataset", run.dataset.map(|dataset| dataset.0.short()).unwrap_or_default()),
+            ("created", view.time(run.created)),
+            ("steps", count(run.steps)),
+            ("training", run.outcome.as_ref().map(training).unwrap_or_default()),
+            ("weights", run.weights.as_deref().map(clean).unwrap_or_default()),
+        ],
+    );
+    if matches!(run.state, RunState::Failed | RunState::Stopped) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "`moat run resume {}` goes on from its last checkpoint", clean(&run.name));
+    }
+    if let Some(report) = &run.edge {
+        page.push('\n');
+        page.push_str(&edge(view, report));
+    }
+    page
+}
+
+fn training(outcome: &TrainOutcome) -> String {
+    format!(
+        "{} tokens, loss {:.3} to {:.3} nats a token, peak memory {}",
+        count(outcome.tokens),
+        outcome.first_loss,
+        outcome.last_loss,
+        bytes(outcome.peak_memory)
+    )
+}
+
+/// The edge: a table of bits per byte by source, what was forgotten, and one plain sentence.
+fn edge(view: &View, report: &EdgeReport) -> String {
+    let percent = measure(report.confidence * 100.0);
+    let row = |name: &str, tone: Tone, edge: &SourceEdge| {
+        let (value, interval) = match edge.edge {
+            Some(edge) => (fixed(edge.value, 3), ends(edge, 3)),
+            None => (String::new(), "too few records".to_owned()),
+        };
+        vec![
+            Cell::toned(clean(name), tone),
+            count(edge.records).into(),
+            format!("{:.3}", edge.base).into(),
+            format!("{:.3}", edge.tuned).into(),
+            value.into(),
+            interval.into(),
+        ]
+    };
+    let mut rows: Vec<_> = report.sources.iter().map(|(name, edge)| row(name, Tone::Plain, edge)).collect();
+    rows.push(row("all sources", Tone::Strong, &report.all));
+    let interval = format!("{percent}% interval");
+    let headings = ["held-back bits per byte", ">records", ">base", ">tuned", ">edge", &interval];
+    let mut page = table(view, &headings, &rows);
+    let forgetting = &report.forgetting;
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        page,
+        "{}: {:.3} to {:.3} bits per byte on text unlike the sources' ({percent}% interval {})",
+        forgotten(forgetting.lost),
+        forgetting.base,
+        forgetting.tuned,
+        ends(forgetting.lost, 3)
+    );
+    let tone = if report.has_edge { Tone::Good } else { Tone::Bad };
+    page.push_str(&view.paint(tone, &sentence(report, &percent)));
+    page.push('\n');
+    page
+}
+
+fn forgotten(lost: Interval) -> &'static str {
+    if lost.low > 0.0 {
+        "forgetting"
+    } else if lost.high < 0.0 {
+        "better elsewhere too"
+    } else {
+        "no forgetting to be seen"
+    }
+}
+
+/// What a person should take away.
+fn sentence(report: &EdgeReport, percent: &str) -> String {
+    let Some(edge) = report.all.edge else {
+        let records = counted(report.all.records, "held-back record");
+        return format!("no edge: {records} are too few for an interval");
+    };
+    // A small figure needs more places, or its interval would seem to touch 0.
+    let places = if edge.value.abs() < 0.1 { 4 } else { 2 };
+    let interval = format!("{percent}% interval {}", ends(edge, places));
+    let value = fixed(edge.value.abs(), places);
+    if report.has_edge {
+        format!("edge: {value} bits per byte better than its base ({interval})")
+    } else if edge.high < 0.0 {
+        format!("no edge: {value} bits per byte worse than its base ({interval})")
+    } else {
+        let word = if edge.value < 0.0 { "worse" } else { "better" };
+        format!("no edge: {value} bits per byte {word}, which may be chance ({interval})")
+    }
+}
+
+fn ends(interval: Interval, places: usize) -> String {
+    format!("{} to {}", fixed(interval.low, places), fixed(interval.high, places))
+}

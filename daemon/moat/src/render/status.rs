@@ -1,0 +1,89 @@
+use std::fmt::Write;
+
+use moat_protocol::control::{SourceStatus, Status};
+
+use super::table::{Cell, pairs, table};
+use super::text::{bytes, clean, count, duration, tally};
+use super::{Tone, View};
+
+/// How everything stands.
+pub(super) fn status(view: &View, status: &Status) -> String {
+    let (had, lacking): (Vec<_>, Vec<_>) = status.protections.iter().partition(|(_, had)| **had);
+    let names =
+        |list: Vec<(&String, &bool)>| list.iter().map(|(name, _)| clean(name)).collect::<Vec<_>>().join(", ");
+    let mut page = pairs(
+        view,
+        &[
+            ("moatd", format!("{}, up {}", clean(&status.version), duration(status.uptime))),
+            ("rules", status.rules.map(|rules| rules.short()).unwrap_or_default()),
+            ("protected by", names(had)),
+            ("not protected", names(lacking)),
+            ("active runs", status.active_runs.iter().map(|run| clean(run)).collect::<Vec<_>>().join(", ")),
+        ],
+    );
+    if status.sources.is_empty() {
+        page.push_str("\nno sources: add a [[source]] to moat.toml and restart moatd\n");
+        return page;
+    }
+    let mut headings = vec![
+        "source",
+        "kind",
+        ">documents",
+        ">size",
+        ">kept",
+        ">redacted",
+        ">dropped",
+        ">skipped",
+        ">deleted",
+    ];
+    headings.push("scanned");
+    let rows: Vec<_> = status.sources.iter().map(|(name, source)| row(view, name, source)).collect();
+    page.push('\n');
+    page.push_str(&table(view, &headings, &rows));
+    for (name, source) in &status.sources {
+        page.push_str(&details(view, name, source));
+    }
+    page
+}
+
+fn row(view: &View, name: &str, source: &SourceStatus) -> Vec<Cell> {
+    let verdict = |word: &str| count(source.verdicts.get(word).copied().unwrap_or(0));
+    let scanned = match (source.scanning, source.scanned) {
+        (true, _) => "now".to_owned(),
+        (false, Some(time)) => view.time(time),
+        (false, None) => "never".to_owned(),
+    };
+    vec![
+        Cell::toned(clean(name), Tone::Strong),
+        clean(&source.kind).into(),
+        count(source.present).into(),
+        bytes(source.bytes).into(),
+        verdict("kept").into(),
+        verdict("redacted").into(),
+        verdict("dropped").into(),
+        count(source.skipped.values().sum()).into(),
+        count(source.deleted).into(),
+        scanned.into(),
+    ]
+}
+
+fn details(view: &View, name: &str, source: &SourceStatus) -> String {
+    let mut page = format!("\n{} {}\n", view.paint(Tone::Strong, &clean(name)), clean(&source.location));
+    if let Some(fault) = &source.fault {
+        let line = format!("the last scan failed: {}", clean(fault));
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(page, "  {}", view.paint(Tone::Bad, &line));
+    }
+    let lists = [
+        ("dropped", &source.dropped, "records"),
+        ("redacted", &source.redactions, "places"),
+        ("skipped", &source.skipped, "documents"),
+    ];
+    for (what, counts, noun) in lists {
+        let tally = tally(counts);
+        if !tally.is_empty() {
+            let _ = writeln!(page, "  {noun} {what}: {tally}");
+        }
+    }
+    page
+}

@@ -1,0 +1,129 @@
+//! What each verb asks of moatd.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use moat_contracts::Recipe;
+use moat_protocol::control::Request;
+
+use crate::args::{Base, Dataset, Run, Verb};
+use crate::exit::{Exit, Failure};
+
+/// The request for a verb; `None` for one that needs no moatd. Reads recipes and the prompt.
+pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
+    let request = match verb {
+        Verb::Check(_) | Verb::Verify { .. } => return Ok(None),
+        Verb::Status => Request::Status,
+        Verb::Scan => Request::Scan,
+        Verb::Why { path } => Request::Why { path: document(path)? },
+        Verb::Dataset(Dataset::Build { recipe }) => Request::DatasetBuild { recipe: read(recipe)? },
+        Verb::Dataset(Dataset::List) => Request::Datasets,
+        Verb::Dataset(Dataset::Show { id }) => Request::Dataset { id: id.clone() },
+        Verb::Dataset(Dataset::Diff { a, b }) => Request::DatasetDiff { a: a.clone(), b: b.clone() },
+        Verb::Base(Base::Import { folder, name }) => {
+            Request::BaseImport { folder: absolute(folder)?, name: name.clone() }
+        }
+        Verb::Base(Base::List) => Request::Bases,
+        Verb::Run(Run::Start { recipe, .. }) => Request::RunStart { recipe: read(recipe)? },
+        Verb::Run(Run::List) => Request::Runs,
+        Verb::Run(Run::Show { name }) => Request::Run { name: name.clone() },
+        Verb::Run(Run::Watch { name }) => Request::RunWatch { name: name.clone() },
+        Verb::Run(Run::Stop { name }) => Request::RunStop { name: name.clone() },
+        Verb::Run(Run::Resume { name }) => Request::RunResume { name: name.clone() },
+        Verb::Export { run, folder } => Request::Export { run: run.clone(), folder: absolute(folder)? },
+        Verb::Ask(ask) => Request::Ask {
+            run: ask.run.clone(),
+            prompt: prompt(&ask.prompt)?,
+            chat: ask.chat,
+            sampling: ask.sampling(),
+        },
+        Verb::Shutdown => Request::Shutdown,
+    };
+    Ok(Some(request))
+}
+
+fn read(recipe: &Path) -> Result<Box<Recipe>, Failure> {
+    moat_settings::load_recipe(recipe)
+        .map(Box::new)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+fn prompt(given: &str) -> Result<String, Failure> {
+    if given != "-" {
+        return Ok(given.to_owned());
+    }
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        crate::output::notice("type the prompt, then Ctrl-D\n");
+    }
+    let mut text = String::new();
+    stdin.read_to_string(&mut text).map_err(|error| {
+        Failure::new(Exit::Usage, format!("the prompt on standard input cannot be read as UTF-8: {error}"))
+    })?;
+    Ok(text)
+}
+
+/// moatd has another working folder: what is sent must not depend on ours.
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let whole = std::path::absolute(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{} is no path: {error}", path.display())))?;
+    text(&whole)
+}
+
+/// A path on this machine where one is there or is clearly meant; else a path in a source, which may be gone by now.
+fn document(path: &Path) -> Result<String, Failure> {
+    let here = path.is_absolute()
+        || path.starts_with(".")
+        || path.starts_with("..")
+        || path.symlink_metadata().is_ok();
+    if !here {
+        return text(path);
+    }
+    // Sources name files without `..`; only where it is written does it need to be resolved.
+    match path.canonicalize() {
+        Ok(whole) if path.components().any(|part| part == std::path::Component::ParentDir) => text(&whole),
+        _ => absolute(path),
+    }
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{} is no UTF-8: give another path", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+    use moat_protocol::control::Request;
+
+    use super::{document, request};
+    use crate::args::Arguments;
+
+    fn of(line: &[&str]) -> Request {
+        let words = std::iter::once("moat").chain(line.iter().copied());
+        request(&Arguments::try_parse_from(words).unwrap().verb).unwrap().unwrap()
+    }
+
+    #[test]
+    fn folders_are_sent_whole() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        let folder = format!("{here}/out");
+        assert_eq!(of(&["export", "demo-1", "./out"]), Request::Export { run: "demo-1".to_owned(), folder });
+        assert_eq!(of(&["base", "import", "."]), Request::BaseImport { folder: here, name: None });
+    }
+
+    #[test]
+    fn a_path_in_a_source_stays_as_it_is() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(document(Path::new("guide/gone.md")).unwrap(), "guide/gone.md");
+        assert_eq!(document(Path::new("./gone.md")).unwrap(), here.join("gone.md").display().to_string());
+        assert_eq!(document(Path::new("Cargo.toml")).unwrap(), here.join("Cargo.toml").display().to_string());
+        let up = here.file_name().unwrap();
+        let round = Path::new("..").join(up).join("Cargo.toml");
+        let expected = here.canonicalize().unwrap().join("Cargo.toml").display().to_string();
+        assert_eq!(document(&round).unwrap(), expected);
+    }
+}
