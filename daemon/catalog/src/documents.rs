@@ -281,6 +281,16 @@ impl Sweep<'_> {
         Ok(())
     }
 
+    /// Whether the scan met this document already.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading the temporary table fails.
+    pub fn has_met(&self, id: DocumentId) -> Result<bool, CatalogError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM temp.met WHERE document = ?1)";
+        let mut statement = self.catalog.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([id.0.as_bytes()], |row| row.get(0))?)
+    }
+
     /// Calls back for every document of the source that is not deleted and that the scan did not meet, by path.
     ///
     /// # Errors

@@ -130,11 +130,22 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading or unpacking fails.
     pub fn text(&self, id: RecordId) -> Result<Option<String>, CatalogError> {
-        let mut statement = self.connection.prepare_cached("SELECT body FROM texts WHERE id = ?1")?;
-        let packed = statement.query_row([id.0.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-        let Some(packed) = packed else { return Ok(None) };
+        Ok(self.text_and_kind(id)?.map(|(body, _)| body))
+    }
+
+    /// The curated text of a record and its kind, while a document or a dataset holds it.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading or unpacking fails.
+    pub fn text_and_kind(&self, id: RecordId) -> Result<Option<(String, Kind)>, CatalogError> {
+        let mut statement = self.connection.prepare_cached("SELECT body, kind FROM texts WHERE id = ?1")?;
+        let found = statement.query_row([id.0.as_bytes()], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?))
+        });
+        let Some((packed, kind)) = found.optional()? else { return Ok(None) };
         let bytes = zstd::stream::decode_all(packed.as_slice())?;
-        String::from_utf8(bytes).map(Some).map_err(|_| damaged("text"))
+        let kind = Kind::from_word(&kind).ok_or_else(|| damaged("record kind"))?;
+        String::from_utf8(bytes).map(|body| Some((body, kind))).map_err(|_| damaged("text"))
     }
 
     /// Source and path of every document that holds a record now, by source and path.
@@ -256,8 +267,8 @@ impl Batch<'_> {
         let sql = "UPDATE texts SET uses = uses + 1 WHERE id = ?1";
         if self.connection.prepare_cached(sql)?.execute([id])? == 0 {
             let packed = zstd::bulk::compress(record.body.as_bytes(), 1)?;
-            let sql = "INSERT INTO texts (id, body, uses) VALUES (?1, ?2, 1)";
-            self.connection.prepare_cached(sql)?.execute(params![id, packed])?;
+            let sql = "INSERT INTO texts (id, kind, body, uses) VALUES (?1, ?2, ?3, 1)";
+            self.connection.prepare_cached(sql)?.execute(params![id, record.kind.word(), packed])?;
         }
         Ok(())
     }

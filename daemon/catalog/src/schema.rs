@@ -30,7 +30,7 @@ CREATE INDEX documents_by_path ON documents (source, path);
 CREATE INDEX documents_by_name ON documents (path);
 CREATE INDEX documents_by_inode ON documents (source, device, inode) WHERE state <> 'deleted';
 
-CREATE TABLE texts (id BLOB PRIMARY KEY, body BLOB NOT NULL, uses INTEGER NOT NULL) STRICT;
+CREATE TABLE texts (id BLOB PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL, uses INTEGER NOT NULL) STRICT;
 
 CREATE TABLE records (
     row INTEGER PRIMARY KEY,
