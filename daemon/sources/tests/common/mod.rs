@@ -1,0 +1,159 @@
+//! What the tests share: a folder, a catalog, and changes applied to it as the daemon applies them.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use moat_catalog::{Catalog, Known};
+use moat_contracts::{Digest, DocumentId, DocumentState};
+use moat_sources::{Change, Folder, ScanReport, SinkClosed, SourceError};
+use tempfile::TempDir;
+
+pub const SOURCE: &str = "files";
+
+pub fn rules() -> Digest {
+    Digest::of(b"rules")
+}
+
+/// A folder as a source, beside the catalog that knows it.
+pub struct Place {
+    pub data: TempDir,
+    _state: TempDir,
+    pub catalog: Catalog,
+    pub folder: Folder,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let (data, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = Folder {
+            name: SOURCE.to_owned(),
+            root: data.path().to_owned(),
+            max_bytes: 1 << 20,
+            policy: "internal".to_owned(),
+            settle: Duration::ZERO,
+            hidden: false,
+        };
+        let catalog = Catalog::open(&state.path().join("catalog.db")).unwrap();
+        Self { data, _state: state, catalog, folder }
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.data.path().join(path)
+    }
+
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    /// Scans, and commits each change at once.
+    pub fn scan(&self) -> Result<(ScanReport, Vec<Change>), SourceError> {
+        let mut changes = Vec::new();
+        let report = self.folder.scan(&self.catalog, rules(), &mut |change| {
+            apply(&self.catalog, rules(), &change);
+            changes.push(change);
+            Ok(())
+        })?;
+        Ok((report, changes))
+    }
+
+    /// Scans, and commits every change when the scan has ended.
+    pub fn scan_then_commit(&self) -> Result<(ScanReport, Vec<Change>), SourceError> {
+        let mut changes = Vec::new();
+        let report = self.folder.scan(&self.catalog, rules(), &mut |change| {
+            changes.push(change);
+            Ok(())
+        })?;
+        changes.iter().for_each(|change| apply(&self.catalog, rules(), change));
+        Ok((report, changes))
+    }
+
+    /// Scans some paths, and commits each change at once.
+    pub fn scan_paths(&self, paths: &[&str]) -> (ScanReport, Vec<Change>) {
+        let mut changes = Vec::new();
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let report = self
+            .folder
+            .scan_paths(&self.catalog, rules(), &paths, &mut |change| {
+                apply(&self.catalog, rules(), &change);
+                changes.push(change);
+                Ok::<_, SinkClosed>(())
+            })
+            .unwrap();
+        (report, changes)
+    }
+
+    pub fn known(&self, path: &str) -> Known {
+        self.catalog.document_at(SOURCE, path).unwrap().unwrap()
+    }
+
+    pub fn id(&self, path: &str) -> DocumentId {
+        self.known(path).document.id
+    }
+}
+
+/// Commits one change as the daemon does: the document, and which rules its records were made under.
+pub fn apply(catalog: &Catalog, rules: Digest, change: &Change) {
+    let batch = catalog.write().unwrap();
+    match change {
+        Change::Arrived { known, bytes } => {
+            assert_eq!((known.state, known.skip, known.rules), (DocumentState::Present, None, None));
+            assert_eq!(known.document.digest, Digest::of(bytes));
+            assert_eq!(known.document.size, bytes.len() as u64);
+            batch.put_document(&Known { rules: Some(rules), ..known.clone() }).unwrap();
+        }
+        Change::Restamped { known } => {
+            let before = batch.document(known.document.id).unwrap().unwrap();
+            assert_eq!(before.document.digest, known.document.digest);
+            batch.put_document(known).unwrap();
+        }
+        Change::Skipped { known } => {
+            assert_eq!(known.state, DocumentState::Skipped);
+            assert!(known.skip.is_some());
+            batch.put_records(known.document.id, &[]).unwrap();
+            batch.put_document(known).unwrap();
+        }
+        Change::Gone { id, .. } => batch.delete_document(*id).unwrap(),
+    }
+    batch.commit().unwrap();
+}
+
+/// Changes in short: a word and a path each, sorted.
+pub fn brief(changes: &[Change]) -> Vec<String> {
+    let mut brief: Vec<String> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Arrived { known, .. } => format!("arrived {}", known.document.path),
+            Change::Restamped { known } => format!("restamped {}", known.document.path),
+            Change::Skipped { known } => {
+                format!("skipped {} {}", known.document.path, known.skip.unwrap().word())
+            }
+            Change::Gone { path, .. } => format!("gone {path}"),
+        })
+        .collect();
+    brief.sort();
+    brief
+}
+
+/// What the catalog has of a source: path and digest of present documents.
+pub fn present(catalog: &Catalog, source: &str) -> BTreeMap<String, Digest> {
+    let mut present = BTreeMap::new();
+    catalog
+        .each_document(source, |known| {
+            if known.state == DocumentState::Present {
+                let twice = present.insert(known.document.path, known.document.digest);
+                assert!(twice.is_none(), "two documents at one path");
+            }
+            Ok(())
+        })
+        .unwrap();
+    present
+}
