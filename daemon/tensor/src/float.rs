@@ -27,6 +27,8 @@ pub trait Float:
     fn sqrt(self) -> Self;
     /// e to this power, free of branches so that a loop over it becomes vector code; 0 below the smallest normal.
     fn exp(self) -> Self;
+    /// Natural logarithm.
+    fn ln(self) -> Self;
 }
 
 impl Float for f64 {
@@ -46,6 +48,9 @@ impl Float for f64 {
     fn exp(self) -> Self {
         f64::exp(self)
     }
+    fn ln(self) -> Self {
+        f64::ln(self)
+    }
 }
 
 impl Float for f32 {
@@ -60,6 +65,9 @@ impl Float for f32 {
     #[inline(always)]
     fn sqrt(self) -> Self {
         f32::sqrt(self)
+    }
+    fn ln(self) -> Self {
+        f32::ln(self)
     }
     /// e^x = 2^n e^r with n the integer nearest x/ln 2; e^r, |r| ≤ ln 2 / 2, by its Taylor series to r^7, whose rest
     /// is below 6e-9.

@@ -10,14 +10,34 @@
 //!
 //! It never tokenises, never chooses what to train on, never writes a log, and never opens a connection.
 
-mod api;
 mod batch;
+mod block;
+mod decode;
 mod error;
 mod float;
+mod kernels;
+mod linear;
+mod lora;
+mod model;
+mod optimizer;
 mod parameters;
+mod pass;
+mod random;
+mod rope;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod weights;
+mod workspace;
 
-pub use api::*;
 pub use batch::{Batch, IGNORE};
+pub use decode::{Cache, decode};
 pub use error::TensorError;
 pub use float::Float;
+pub use lora::Lora;
+pub use model::Model;
+pub use optimizer::{AdamW, Gradients, Moments, adamw};
 pub use parameters::{Parameter, Parameters};
+pub use pass::{LossSum, forward_backward, logits, token_losses};
+pub use stored::StoredType;
+pub use weights::Weights;

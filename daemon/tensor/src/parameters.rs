@@ -43,6 +43,13 @@ impl<F: Float> Parameters<F> {
         self.list.iter().map(|parameter| parameter.values.len() as u64).sum()
     }
 
+    /// Whether names and shapes are the same.
+    pub(crate) fn fits<G: Float>(&self, other: &Parameters<G>) -> bool {
+        let same =
+            |(own, other): (&Parameter<F>, &Parameter<G>)| own.name == other.name && own.shape == other.shape;
+        self.list.len() == other.list.len() && self.list.iter().zip(&other.list).all(same)
+    }
+
     /// The same tensors holding zeros.
     pub fn zeros_like(&self) -> Self {
         let zero = |parameter: &Parameter<F>| Parameter {

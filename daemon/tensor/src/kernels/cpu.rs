@@ -1,0 +1,325 @@
+use rayon::prelude::*;
+
+use super::product::{Cores, product};
+use super::vector::{dot, dot3, exponentials, fast, largest, multiply};
+use super::{Attended, AttendedMut, Cached, Heads, Kernels, Matrix, MatrixMut, Spans, Turn, attention};
+use crate::{AdamW, Float};
+
+/// Rows that one task takes. Fixed, so that sums over rows have one order on any number of cores.
+const ROWS: usize = 32;
+/// Numbers that one task takes where rows do not matter.
+const SPAN: usize = 16 * 1024;
+
+/// The processor's own kernels, the reference for every other device. Work is divided over outputs on rayon's global
+/// pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu;
+
+/// `σ(x) = 1/(1 + e^−x)`.
+#[inline(always)]
+fn sigmoid<F: Float>(x: F) -> F {
+    F::ONE / (F::ONE + (-x).exp())
+}
+
+/// Turns the pairs `(j, j + width/2)` of one head's row, by minus the angle if `back`.
+#[inline(always)]
+fn turn_row<F: Float>(x: &[F], cos: &[F], sin: &[F], back: bool, out: &mut [F]) {
+    let half = x.len() / 2;
+    let ((low, high), (out_low, out_high)) = (x.split_at(half), out.split_at_mut(half));
+    let sign = if back { -F::ONE } else { F::ONE };
+    for ((((low, high), (out_low, out_high)), cos), sin) in
+        low.iter().zip(high).zip(out_low.iter_mut().zip(out_high)).zip(cos).zip(sin)
+    {
+        let sin = sign * *sin;
+        *out_low = *low * *cos - *high * sin;
+        *out_high = *high * *cos + *low * sin;
+    }
+}
+
+/// One head's row, the `row`th of its segment, turned or copied.
+#[inline(always)]
+fn place<F: Float>(x: &[F], row: usize, turn: Turn<'_, F>, out: &mut [F]) {
+    let half = x.len() / 2;
+    let range = row * half..(row + 1) * half;
+    match turn {
+        Turn::None => out.copy_from_slice(x),
+        Turn::Forth(rope) => turn_row(x, &rope.cos[range.clone()], &rope.sin[range], false, out),
+        Turn::Back(rope) => turn_row(x, &rope.cos[range.clone()], &rope.sin[range], true, out),
+    }
+}
+
+impl<F: Float> Kernels<F> for Cpu {
+    fn product(
+        &self,
+        out: MatrixMut<'_, F>,
+        left: Matrix<'_, F>,
+        right: Matrix<'_, F>,
+        factor: F,
+        add: bool,
+    ) {
+        product(out, left, right, factor, add, Cores::All);
+    }
+
+    fn add_bias(&self, y: &mut [F], bias: &[F]) {
+        y.par_chunks_mut(ROWS * bias.len()).for_each(|y| {
+            fast(|| {
+                for y in y.chunks_mut(bias.len()) {
+                    for (y, bias) in y.iter_mut().zip(bias) {
+                        *y += *bias;
+                    }
+                }
+            });
+        });
+    }
+
+    fn add_column_sums(&self, x: &[F], sums: &mut [F]) {
+        let columns = sums.len();
+        sums.par_chunks_mut(256).enumerate().for_each(|(chunk, sums)| {
+            fast(|| {
+                for row in x.chunks(columns) {
+                    for (sum, x) in sums.iter_mut().zip(&row[chunk * 256..]) {
+                        *sum += *x;
+                    }
+                }
+            });
+        });
+    }
+
+    fn rms_norm(&self, x: &[F], weight: &[F], epsilon: F, y: &mut [F], scales: &mut [F]) {
+        let width = weight.len();
+        let share = F::from_f64(1.0 / width as f64);
+        let work =
+            x.par_chunks(ROWS * width).zip(y.par_chunks_mut(ROWS * width)).zip(scales.par_chunks_mut(ROWS));
+        work.for_each(|((x, y), scales)| {
+            fast(|| {
+                for ((x, y), kept) in x.chunks(width).zip(y.chunks_mut(width)).zip(scales) {
+                    let scale = F::ONE / (dot(x, x) * share + epsilon).sqrt();
+                    *kept = scale;
+                    for ((x, y), weight) in x.iter().zip(y).zip(weight) {
+                        *y = *x * scale * *weight;
+                    }
+                }
+            });
+        });
+    }
+
+    fn rms_norm_backward(
+        &self,
+        x: &[F],
+        weight: &[F],
+        scales: &[F],
+        dy: &[F],
+        dx: &mut [F],
+        dweight: Option<&mut [F]>,
+    ) {
+        let width = weight.len();
+        let share = F::from_f64(1.0 / width as f64);
+        let size = ROWS * width;
+        let work = x
+            .par_chunks(size)
+            .zip(dy.par_chunks(size))
+            .zip(dx.par_chunks_mut(size))
+            .zip(scales.par_chunks(ROWS));
+        work.for_each(|(((x, dy), dx), scales)| {
+            fast(|| {
+                for (((x, dy), dx), scale) in
+                    x.chunks(width).zip(dy.chunks(width)).zip(dx.chunks_mut(width)).zip(scales)
+                {
+                    let back = dot3(weight, dy, x) * *scale * *scale * *scale * share;
+                    for (((x, dy), dx), weight) in x.iter().zip(dy).zip(dx).zip(weight) {
+                        *dx += *scale * *weight * *dy - *x * back;
+                    }
+                }
+            });
+        });
+        let Some(dweight) = dweight else { return };
+        let parts: Vec<Vec<F>> = x
+            .par_chunks(8 * size)
+            .zip(dy.par_chunks(8 * size))
+            .zip(scales.par_chunks(8 * ROWS))
+            .map(|((x, dy), scales)| {
+                let mut part = vec![F::ZERO; width];
+                fast(|| {
+                    for ((x, dy), scale) in x.chunks(width).zip(dy.chunks(width)).zip(scales) {
+                        for ((part, x), dy) in part.iter_mut().zip(x).zip(dy) {
+                            *part += *dy * *x * *scale;
+                        }
+                    }
+                });
+                part
+            })
+            .collect();
+        for part in parts {
+            for (sum, part) in dweight.iter_mut().zip(part) {
+                *sum += part;
+            }
+        }
+    }
+
+    fn to_heads(
+        &self,
+        rows: &[F],
+        spans: &Spans,
+        heads: usize,
+        width: usize,
+        turn: Turn<'_, F>,
+        out: &mut [F],
+    ) {
+        let mut rest = out;
+        let mut work = Vec::new();
+        for (start, length) in &spans.list {
+            let (segment, after) = std::mem::take(&mut rest).split_at_mut(length * heads * width);
+            work.extend(
+                segment.chunks_mut(length * width).enumerate().map(|(head, out)| (*start, head, out)),
+            );
+            rest = after;
+        }
+        work.into_par_iter().for_each(|(start, head, out)| {
+            fast(|| {
+                for (row, out) in out.chunks_mut(width).enumerate() {
+                    let x = &rows[((start + row) * heads + head) * width..][..width];
+                    place(x, row, turn, out);
+                }
+            });
+        });
+    }
+
+    fn to_rows(
+        &self,
+        heads: &[F],
+        spans: &Spans,
+        count: usize,
+        width: usize,
+        turn: Turn<'_, F>,
+        out: &mut [F],
+    ) {
+        let mut rest = out;
+        let mut work = Vec::new();
+        for (start, length) in &spans.list {
+            let (segment, after) = std::mem::take(&mut rest).split_at_mut(length * count * width);
+            let parts = segment.chunks_mut(ROWS * count * width).enumerate();
+            work.extend(parts.map(|(part, out)| (*start, *length, part * ROWS, out)));
+            rest = after;
+        }
+        work.into_par_iter().for_each(|(start, length, first, out)| {
+            fast(|| {
+                for (index, out) in out.chunks_mut(width).enumerate() {
+                    let (row, head) = (first + index / count, index % count);
+                    let x = &heads[(start * count + head * length + row) * width..][..width];
+                    place(x, row, turn, out);
+                }
+            });
+        });
+    }
+
+    fn attention(&self, q: &[F], k: &[F], v: &[F], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]) {
+        attention::forward((q, k, v), spans, heads, o, sums);
+    }
+
+    fn attention_backward(
+        &self,
+        forward: Attended<'_, F>,
+        spans: &Spans,
+        heads: Heads,
+        gradients: AttendedMut<'_, F>,
+    ) {
+        attention::backward(forward, spans, heads, gradients);
+    }
+
+    fn attention_cached(&self, q: &[F], cache: Cached<'_, F>, heads: Heads, o: &mut [F]) {
+        attention::cached(q, cache, heads, o);
+    }
+
+    fn swiglu(&self, gate: &[F], up: &[F], out: &mut [F]) {
+        let work = gate.par_chunks(SPAN).zip(up.par_chunks(SPAN)).zip(out.par_chunks_mut(SPAN));
+        work.for_each(|((gate, up), out)| {
+            fast(|| {
+                for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+                    *out = *gate * sigmoid(*gate) * *up;
+                }
+            });
+        });
+    }
+
+    fn swiglu_backward(&self, gate: &mut [F], up: &mut [F], da: &mut [F]) {
+        let work = gate.par_chunks_mut(SPAN).zip(up.par_chunks_mut(SPAN)).zip(da.par_chunks_mut(SPAN));
+        work.for_each(|((gate, up), da)| {
+            fast(|| {
+                for ((gate, up), da) in gate.iter_mut().zip(up).zip(da) {
+                    let (g, u, d) = (*gate, *up, *da);
+                    let s = sigmoid(g);
+                    let silu = g * s;
+                    *gate = d * u * s * (F::ONE + g * (F::ONE - s));
+                    *up = d * silu;
+                    *da = silu * u;
+                }
+            });
+        });
+    }
+
+    fn cross_entropy(&self, logits: &mut [F], targets: &[u32], scale: Option<F>, losses: &mut [F]) {
+        let width = logits.len() / targets.len();
+        let work = logits.par_chunks_mut(4 * width).zip(targets.par_chunks(4)).zip(losses.par_chunks_mut(4));
+        work.for_each(|((logits, targets), losses)| {
+            fast(|| {
+                for ((logits, target), loss) in logits.chunks_mut(width).zip(targets).zip(losses) {
+                    let target = *target as usize;
+                    let (most, chosen) = (largest(logits), logits[target]);
+                    let sum = exponentials(logits, most);
+                    *loss = sum.ln() + (most - chosen);
+                    if let Some(scale) = scale {
+                        multiply(logits, scale / sum);
+                        logits[target] += -scale;
+                    }
+                }
+            });
+        });
+    }
+
+    fn gather(&self, table: &[F], index: &[u32], width: usize, out: &mut [F]) {
+        out.par_chunks_mut(ROWS * width).zip(index.par_chunks(ROWS)).for_each(|(out, index)| {
+            for (out, index) in out.chunks_mut(width).zip(index) {
+                out.copy_from_slice(&table[*index as usize * width..][..width]);
+            }
+        });
+    }
+
+    fn scatter_add(&self, rows: &[F], index: &[u32], width: usize, table: &mut [F]) {
+        const PART: usize = 256;
+        // A task owns a range of the table and looks for it in all rows: repeated indices add up in one order.
+        table.par_chunks_mut(PART * width).enumerate().for_each(|(part, table)| {
+            let range = part * PART..(part + 1) * PART;
+            for (row, index) in rows.chunks(width).zip(index) {
+                if range.contains(&(*index as usize)) {
+                    let table = &mut table[(*index as usize - range.start) * width..][..width];
+                    for (sum, value) in table.iter_mut().zip(row) {
+                        *sum += *value;
+                    }
+                }
+            }
+        });
+    }
+
+    fn adamw(&self, theta: &mut [F], g: &[F], m: &mut [F], v: &mut [F], settings: AdamW, step: u64) {
+        let AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } = settings;
+        let step = step as f64;
+        let keep = F::from_f64(1.0 - learning_rate * weight_decay);
+        let size = F::from_f64(learning_rate / (1.0 - beta1.powf(step)));
+        let correction = F::from_f64((1.0 - beta2.powf(step)).sqrt());
+        let (first, second) = (F::from_f64(1.0 - beta1), F::from_f64(1.0 - beta2));
+        let (beta2, epsilon) = (F::from_f64(beta2), F::from_f64(epsilon));
+        let work = theta
+            .par_chunks_mut(SPAN)
+            .zip(g.par_chunks(SPAN))
+            .zip(m.par_chunks_mut(SPAN).zip(v.par_chunks_mut(SPAN)));
+        work.for_each(|((theta, g), (m, v))| {
+            fast(|| {
+                for ((theta, g), (m, v)) in theta.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                    *m += first * (*g - *m);
+                    *v = beta2 * *v + second * *g * *g;
+                    *theta = keep * *theta - size * *m / (v.sqrt() / correction + epsilon);
+                }
+            });
+        });
+    }
+}

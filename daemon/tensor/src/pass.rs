@@ -1,0 +1,238 @@
+use crate::block::{Kept, Pass};
+use crate::kernels::{Cpu, Heads, Kernels, Matrix, MatrixMut, Spans};
+use crate::model::Index;
+use crate::workspace::Workspace;
+use crate::{Batch, Float, Gradients, IGNORE, Model, Parameter, TensorError, rope};
+
+/// Rows whose logits are in memory at a time.
+const LOGIT_ROWS: usize = 256;
+
+/// Summed negative log-likelihood and what it was summed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSum {
+    /// Sum of −ln p(target) in nats.
+    pub nats: f64,
+    /// Targets in the sum.
+    pub tokens: u64,
+}
+
+/// What the backward has of one block.
+enum Saved<F> {
+    Whole(Kept<F>),
+    Input(Vec<F>),
+}
+
+impl<'a, F: Float> Pass<'a, F, Cpu> {
+    /// Rows of these segments, whose first position is `first`.
+    pub(crate) fn new(model: &'a Model<F>, list: Vec<(usize, usize)>, first: usize) -> Self {
+        let architecture = &model.weights.architecture;
+        let longest = list.iter().map(|(_, length)| *length).max().unwrap_or(0);
+        Self {
+            kernels: &Cpu,
+            model,
+            index: Index::new(architecture),
+            heads: Heads {
+                query: architecture.heads,
+                key: architecture.kv_heads,
+                width: architecture.head_dim,
+            },
+            rows: list.iter().map(|(_, length)| *length).sum(),
+            rope: rope::table(architecture, first, longest),
+            spans: Spans { list },
+        }
+    }
+
+    fn of(model: &'a Model<F>, batch: &Batch) -> Result<Self, TensorError> {
+        batch.check(&model.weights.architecture)?;
+        let list = batch.segments.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect();
+        Ok(Self::new(model, list, 0))
+    }
+}
+
+impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
+    fn hidden(&self) -> usize {
+        self.model.weights.architecture.hidden
+    }
+
+    pub(crate) fn embed(&self, tokens: &[u32], workspace: &mut Workspace<F>) -> Vec<F> {
+        let mut x = workspace.take(tokens.len() * self.hidden());
+        self.kernels.gather(self.weight(0), tokens, self.hidden(), &mut x);
+        x
+    }
+
+    /// The residual stream after all blocks, of which nothing is kept.
+    fn infer(&self, tokens: &[u32], workspace: &mut Workspace<F>) -> Vec<F> {
+        let mut x = self.embed(tokens, workspace);
+        for layer in 0..self.index.blocks.len() {
+            let (output, kept) = self.forward(layer, x, workspace);
+            let input = kept.release(workspace);
+            workspace.give([input]);
+            x = output;
+        }
+        x
+    }
+
+    /// Logits of some rows of the residual stream.
+    pub(crate) fn head(&self, x: &[F], workspace: &mut Workspace<F>) -> Vec<F> {
+        let (normed, scales) = self.norm(x, self.index.norm, workspace);
+        let weight = Matrix::new(self.weight(self.index.head), self.hidden());
+        let vocabulary = self.model.weights.architecture.vocabulary;
+        let mut logits = workspace.take(x.len() / self.hidden() * vocabulary);
+        let normed_rows = Matrix::new(&normed, self.hidden());
+        self.kernels.product(MatrixMut::new(&mut logits, vocabulary), normed_rows, weight.t(), F::ONE, false);
+        workspace.give([normed, scales]);
+        logits
+    }
+
+    /// Losses of these rows of the residual stream, chunk by chunk; logits are never whole.
+    fn losses(&self, x: &[F], rows: &[u32], batch: &Batch, workspace: &mut Workspace<F>) -> Vec<F> {
+        let mut losses = vec![F::ZERO; rows.len()];
+        for (rows, losses) in rows.chunks(LOGIT_ROWS).zip(losses.chunks_mut(LOGIT_ROWS)) {
+            let mut own = workspace.take(rows.len() * self.hidden());
+            self.kernels.gather(x, rows, self.hidden(), &mut own);
+            let mut logits = self.head(&own, workspace);
+            let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
+            self.kernels.cross_entropy(&mut logits, &targets, None, losses);
+            workspace.give([own, logits]);
+        }
+        losses
+    }
+
+    /// The same, turning `x` into its gradient, scaled, and adding to those of the head and its norm where they are
+    /// trained.
+    fn learn_head(
+        &self,
+        x: &mut [F],
+        rows: &[u32],
+        batch: &Batch,
+        scale: F,
+        gradients: &mut [Parameter<F>],
+        workspace: &mut Workspace<F>,
+    ) -> f64 {
+        let (hidden, vocabulary) = (self.hidden(), self.model.weights.architecture.vocabulary);
+        let mut d = workspace.zeros(x.len());
+        let mut losses = vec![F::ZERO; LOGIT_ROWS];
+        let mut nats = 0.0;
+        for rows in rows.chunks(LOGIT_ROWS) {
+            let losses = &mut losses[..rows.len()];
+            let mut own = workspace.take(rows.len() * hidden);
+            self.kernels.gather(x, rows, hidden, &mut own);
+            let mut logits = self.head(&own, workspace);
+            let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
+            self.kernels.cross_entropy(&mut logits, &targets, Some(scale), losses);
+            nats += losses.iter().map(|loss| loss.to_f64()).sum::<f64>();
+
+            let (normed, scales) = self.norm(&own, self.index.norm, workspace);
+            let dz = Matrix::new(&logits, vocabulary);
+            if self.model.adapter.is_none() {
+                let out = MatrixMut::new(&mut gradients[self.index.head].values, hidden);
+                self.kernels.product(out, dz.t(), Matrix::new(&normed, hidden), F::ONE, true);
+            }
+            let mut dn = workspace.take(own.len());
+            let weight = Matrix::new(self.weight(self.index.head), hidden);
+            self.kernels.product(MatrixMut::new(&mut dn, hidden), dz, weight, F::ONE, false);
+            let mut d_own = workspace.zeros(own.len());
+            self.backward_norm(self.index.norm, &own, &scales, &dn, &mut d_own, gradients);
+            for (row, d_own) in rows.iter().zip(d_own.chunks(hidden)) {
+                d[*row as usize * hidden..][..hidden].copy_from_slice(d_own);
+            }
+            workspace.give([own, logits, normed, scales, dn, d_own]);
+        }
+        x.copy_from_slice(&d);
+        workspace.give([d]);
+        nats
+    }
+
+    fn learn(
+        &self,
+        batch: &Batch,
+        scale: F,
+        recompute: bool,
+        gradients: &mut [Parameter<F>],
+        workspace: &mut Workspace<F>,
+    ) -> LossSum {
+        let rows = trained(batch);
+        if rows.is_empty() {
+            return LossSum::default();
+        }
+        let mut x = self.embed(&batch.tokens, workspace);
+        let mut saved = Vec::with_capacity(self.index.blocks.len());
+        for layer in 0..self.index.blocks.len() {
+            let (output, kept) = self.forward(layer, x, workspace);
+            saved.push(if recompute { Saved::Input(kept.release(workspace)) } else { Saved::Whole(kept) });
+            x = output;
+        }
+        let nats = self.learn_head(&mut x, &rows, batch, scale, gradients, workspace);
+        for (layer, saved) in saved.into_iter().enumerate().rev() {
+            let kept = match saved {
+                Saved::Whole(kept) => kept,
+                Saved::Input(input) => self.inside(layer, input, workspace),
+            };
+            self.backward(layer, kept, &mut x, gradients, workspace);
+        }
+        if self.model.adapter.is_none() {
+            self.kernels.scatter_add(&x, &batch.tokens, self.hidden(), &mut gradients[0].values);
+        }
+        workspace.give([x]);
+        LossSum { nats, tokens: rows.len() as u64 }
+    }
+}
+
+/// Rows that have a target.
+fn trained(batch: &Batch) -> Vec<u32> {
+    let rows = (0_u32..).zip(&batch.targets);
+    rows.filter(|(_, target)| **target != IGNORE).map(|(row, _)| row).collect()
+}
+
+/// Adds `scale` times the gradient of the summed negative log-likelihood to `gradients`, and returns that sum.
+///
+/// `scale` is one over the trained tokens of the whole optimiser step, so that micro-batches add up to the gradient
+/// of the mean. With `recompute` a block keeps only its input and computes its inside again in the backward: less
+/// memory, about a third slower, the same bits.
+///
+/// # Errors
+/// What [`Batch::check`] finds, and [`TensorError::Mismatch`].
+pub fn forward_backward<F: Float>(
+    model: &Model<F>,
+    batch: &Batch,
+    scale: f32,
+    recompute: bool,
+    gradients: &mut Gradients<F>,
+) -> Result<LossSum, TensorError> {
+    let pass = Pass::of(model, batch)?;
+    if !gradients.parameters.fits(model.trainable()) {
+        return Err(TensorError::Mismatch);
+    }
+    let scale = F::from_f64(f64::from(scale));
+    let Gradients { parameters, workspace } = gradients;
+    Ok(pass.learn(batch, scale, recompute, parameters.list_mut(), workspace))
+}
+
+/// −ln p(target) in nats of every position, `[rows]`; 0 where the target is [`crate::IGNORE`].
+///
+/// # Errors
+/// What [`Batch::check`] finds.
+pub fn token_losses<F: Float>(model: &Model<F>, batch: &Batch) -> Result<Vec<F>, TensorError> {
+    let pass = Pass::of(model, batch)?;
+    let rows = trained(batch);
+    let mut losses = vec![F::ZERO; batch.tokens.len()];
+    if !rows.is_empty() {
+        let mut workspace = Workspace::new();
+        let x = pass.infer(&batch.tokens, &mut workspace);
+        for (row, loss) in rows.iter().zip(pass.losses(&x, &rows, batch, &mut workspace)) {
+            losses[*row as usize] = loss;
+        }
+    }
+    Ok(losses)
+}
+
+/// Logits of every position, `[rows, vocabulary]`: for tests and short texts, since it holds them whole.
+///
+/// # Errors
+/// What [`Batch::check`] finds.
+pub fn logits<F: Float>(model: &Model<F>, batch: &Batch) -> Result<Vec<F>, TensorError> {
+    let pass = Pass::of(model, batch)?;
+    let mut workspace = Workspace::new();
+    let x = pass.infer(&batch.tokens, &mut workspace);
+    Ok(pass.head(&x, &mut workspace))
+}

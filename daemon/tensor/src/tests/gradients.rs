@@ -1,0 +1,67 @@
+//! Every gradient against finite differences in f64: the code that trains, instantiated for f64.
+
+use super::{KINDS, Kind, batch, model, tiny};
+use crate::{Batch, Gradients, Model, forward_backward, token_losses};
+
+fn loss(model: &Model<f64>, batch: &Batch) -> f64 {
+    token_losses(model, batch).unwrap().iter().sum()
+}
+
+/// Compares with fourth-order central differences of the loss, for every parameter of every tensor.
+fn check(model: &Model<f64>, batch: &Batch) {
+    let mut model = model.clone();
+    let mut gradients = Gradients::new(&model);
+    let sum = forward_backward(&model, batch, 0.5, false, &mut gradients).unwrap();
+    assert!((sum.nats - loss(&model, batch)).abs() < 1e-9);
+    assert_eq!(sum.tokens, batch.trained());
+    let step = 1e-3;
+    for tensor in 0..model.trainable().list().len() {
+        let count = model.trainable().list()[tensor].values.len();
+        let own = &gradients.named().list()[tensor];
+        let largest = own.values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        assert!(largest > 1e-6, "{} has no gradient", own.name);
+        for place in (0..count).step_by(count.div_ceil(24)) {
+            let mut at = |offset: f64| {
+                let value = model.trainable().list()[tensor].values[place];
+                model.trainable_mut().list_mut()[tensor].values[place] = value + offset;
+                let loss = loss(&model, batch);
+                model.trainable_mut().list_mut()[tensor].values[place] = value;
+                loss
+            };
+            let slope = (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step);
+            let error = (own.values[place] - 0.5 * slope).abs();
+            assert!(
+                error < 1e-7 * (1.0 + largest),
+                "{} at {place}: {} against {}",
+                own.name,
+                own.values[place],
+                0.5 * slope
+            );
+        }
+    }
+}
+
+#[test]
+fn all_weights_of_each_family() {
+    for kind in KINDS {
+        let model = model(tiny(kind), None, 3).cast();
+        check(&model, &batch(&[7, 1, 5], 17, 4));
+    }
+}
+
+#[test]
+fn adapters_of_each_family() {
+    for kind in KINDS {
+        let model = model(tiny(kind), Some(2), 5).cast();
+        // Few rows take the thin products, many rows the merged weights.
+        check(&model, &batch(&[3], 17, 6));
+        check(&model, &batch(&[9, 4, 8], 17, 6));
+    }
+}
+
+#[test]
+fn attention_over_more_rows_than_one_block() {
+    let mut architecture = tiny(Kind::Llama);
+    architecture.layers = 1;
+    check(&model(architecture, Some(1), 8).cast(), &batch(&[150, 70], 17, 9));
+}

@@ -1,0 +1,119 @@
+use std::path::Path;
+
+use moat_contracts::Architecture;
+
+use crate::random::Random;
+use crate::{Float, Parameter, Parameters, StoredType, TensorError, stored};
+
+/// A model's weights, under Hugging Face's names in the order of [`Architecture::tensors`].
+#[derive(Clone, Debug)]
+pub struct Weights<F: Float = f32> {
+    pub(crate) architecture: Architecture,
+    pub(crate) parameters: Parameters<F>,
+}
+
+impl Weights {
+    /// Reads `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` lists. Stored
+    /// `f32`, `f16` and `bf16` become `f32`.
+    ///
+    /// # Errors
+    /// [`TensorError`] names the file or the tensor that is missing, unexpected, damaged or of a wrong shape.
+    pub fn load(dir: &Path) -> Result<Self, TensorError> {
+        let config_path = dir.join("config.json");
+        let format = |path: &Path, reason: String| TensorError::Format { path: path.to_owned(), reason };
+        let config = String::from_utf8(stored::read(&config_path)?)
+            .map_err(|_| format(&config_path, "it is not UTF-8".to_owned()))?;
+        let architecture = Architecture::from_config(&config)?;
+        let mut parameters = empty(&architecture);
+        let mut found = vec![false; parameters.list().len()];
+        let tied = architecture.tied;
+        let ignored =
+            |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+        for path in files(dir)? {
+            let bytes = stored::read(&path)?;
+            stored::read_into(&bytes, &mut parameters, &mut found, ignored)
+                .map_err(|error| error.at(&path))?;
+        }
+        stored::all_found(&parameters, &found)?;
+        Ok(Self { architecture, parameters })
+    }
+
+    /// Fresh weights: linears and embeddings normal with deviation 0.02, norms 1, biases 0. The seed decides them.
+    pub fn random(architecture: Architecture, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut parameters = empty(&architecture);
+        for parameter in parameters.list_mut() {
+            let count = parameter.shape.iter().product();
+            parameter.values = match parameter.shape.len() {
+                2 => (0..count).map(|_| (random.normal() * 0.02) as f32).collect(),
+                _ if parameter.name.ends_with(".bias") => vec![0.0; count],
+                _ => vec![1.0; count],
+            };
+        }
+        Self { architecture, parameters }
+    }
+
+    /// Writes `model.safetensors` whole or not at all. `config.json` is the caller's to copy.
+    ///
+    /// # Errors
+    /// [`TensorError::Io`].
+    pub fn save(&self, dir: &Path, stored: StoredType) -> Result<(), TensorError> {
+        let named = self.parameters.list().iter().map(|parameter| (parameter.name.clone(), parameter));
+        let bytes = stored::to_bytes(named, stored, Some(("format", "pt".to_owned())))?;
+        stored::write(dir, "model.safetensors", &bytes)
+    }
+}
+
+impl<F: Float> Weights<F> {
+    /// What the weights are of.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The tensors.
+    pub fn parameters(&self) -> &Parameters<F> {
+        &self.parameters
+    }
+
+    /// The tensors, to change their values.
+    pub fn parameters_mut(&mut self) -> &mut Parameters<F> {
+        &mut self.parameters
+    }
+
+    /// The same weights as other numbers.
+    pub fn cast<G: Float>(&self) -> Weights<G> {
+        Weights { architecture: self.architecture.clone(), parameters: self.parameters.cast() }
+    }
+}
+
+/// Names and shapes without values.
+fn empty(architecture: &Architecture) -> Parameters {
+    let tensors = architecture.tensors().into_iter();
+    Parameters::new(
+        tensors
+            .map(|tensor| Parameter { name: tensor.name, shape: tensor.shape, values: Vec::new() })
+            .collect(),
+    )
+}
+
+/// The one file, or the shards of the index, each once and in order.
+fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>, TensorError> {
+    let index_path = dir.join("model.safetensors.index.json");
+    if !index_path.exists() {
+        return Ok(vec![dir.join("model.safetensors")]);
+    }
+    let format = |reason: &str| TensorError::Format { path: index_path.clone(), reason: reason.to_owned() };
+    let index: serde_json::Value =
+        serde_json::from_slice(&stored::read(&index_path)?).map_err(|error| format(&error.to_string()))?;
+    let map = index["weight_map"].as_object().ok_or_else(|| format("it has no weight_map"))?;
+    let mut names = map
+        .values()
+        .map(|name| name.as_str().ok_or_else(|| format("weight_map holds something other than file names")))
+        .collect::<Result<Vec<&str>, TensorError>>()?;
+    names.sort_unstable();
+    names.dedup();
+    if names.iter().any(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
+        return Err(format("weight_map names a file outside its folder"));
+    }
+    Ok(names.iter().map(|name| dir.join(name)).collect())
+}

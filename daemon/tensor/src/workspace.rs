@@ -1,0 +1,52 @@
+use crate::Float;
+
+/// Buffers that are given back and taken again, because fresh pages cost as much as the work done in them.
+#[derive(Debug)]
+pub(crate) struct Workspace<F> {
+    free: Vec<Vec<F>>,
+}
+
+impl<F: Float> Workspace<F> {
+    pub(crate) fn new() -> Self {
+        Self { free: Vec::new() }
+    }
+
+    /// A buffer of this length holding anything.
+    pub(crate) fn take(&mut self, length: usize) -> Vec<F> {
+        let fits = |buffer: &Vec<F>| (length..=2 * length).contains(&buffer.capacity());
+        let best = (0..self.free.len())
+            .filter(|index| fits(&self.free[*index]))
+            .min_by_key(|index| self.free[*index].capacity());
+        if let Some(index) = best {
+            let mut buffer = self.free.swap_remove(index);
+            buffer.resize(length, F::ZERO);
+            return buffer;
+        }
+        // One that is somewhat too small makes room for its successor, so that the number of buffers stays.
+        let outgrown =
+            (0..self.free.len()).find(|index| (length / 2..length).contains(&self.free[*index].capacity()));
+        if let Some(index) = outgrown {
+            self.free.swap_remove(index);
+        }
+        vec![F::ZERO; length]
+    }
+
+    /// The same, holding zeros.
+    pub(crate) fn zeros(&mut self, length: usize) -> Vec<F> {
+        let mut buffer = self.take(length);
+        buffer.fill(F::ZERO);
+        buffer
+    }
+
+    /// The same, holding a copy.
+    pub(crate) fn copy(&mut self, values: &[F]) -> Vec<F> {
+        let mut buffer = self.take(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+
+    /// Gives buffers back.
+    pub(crate) fn give(&mut self, buffers: impl IntoIterator<Item = Vec<F>>) {
+        self.free.extend(buffers);
+    }
+}
