@@ -120,11 +120,11 @@ pub(crate) enum Base {
 /// What to do with runs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Run {
-    /// Build the dataset, train, and measure the edge.
+    /// Build the dataset, train, measure the edge, and follow the run until it ends.
     Start {
         /// The recipe's file.
         recipe: PathBuf,
-        /// Return as soon as the run is accepted.
+        /// Return as soon as the run is in the queue.
         #[arg(long)]
         detach: bool,
     },
@@ -140,15 +140,18 @@ pub(crate) enum Run {
         /// Its name, or the name's beginning.
         name: String,
     },
-    /// Write a checkpoint and stop.
+    /// Write a checkpoint and stop the run.
     Stop {
         /// Its name, or the name's beginning.
         name: String,
     },
-    /// Go on from the last checkpoint.
+    /// Go on from the last checkpoint, and follow the run until it ends.
     Resume {
         /// Its name, or the name's beginning.
         name: String,
+        /// Return as soon as the run is in the queue.
+        #[arg(long)]
+        detach: bool,
     },
 }
 
@@ -237,7 +240,7 @@ mod tests {
             "run show demo-1",
             "run watch demo-1",
             "run stop demo-1",
-            "run resume demo-1",
+            "run resume demo-1 --detach",
             "export demo-1 out",
             "ask --run demo-1 --chat --temperature 0.7 --top-p 0.9 --seed 3 --max-tokens 9 hello",
             "ask -",

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use moat_protocol::control::{Reply, Request, RunState, Update};
+use moat_protocol::control::{Reply, Request, RunState};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{Arguments, Run, Verb};
@@ -74,34 +74,33 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut progress = Progress::new(output.json);
-        let detach = matches!(&arguments.verb, Verb::Run(Run::Start { detach: true, .. }));
-        let reply = converse(&socket, &request, detach, &mut progress, &mut interrupt).await;
+        let follow = matches!(
+            &arguments.verb,
+            Verb::Run(Run::Start { detach: false, .. } | Run::Resume { detach: false, .. })
+        );
+        let reply = converse(&socket, &request, follow, &mut progress, &mut interrupt).await;
         progress.end();
-        let reply = reply?;
-        show(output, &request, &reply)?;
-        Ok(ending(&request, &reply))
+        show(output, &request, &reply?)?;
+        Ok(Exit::Done)
     })
 }
 
-/// The final reply to a request; where detached, the run as soon as moatd has taken it.
+/// The final reply to a request; for a run that is to be followed, the one to watching it.
 async fn converse(
     socket: &Path,
     request: &Request,
-    detach: bool,
+    follow: bool,
     progress: &mut Progress,
     interrupt: &mut Signal,
 ) -> Result<Reply, Failure> {
     let talk = async {
-        let mut connection = Connection::open(socket).await?;
-        connection.send(request).await?;
-        loop {
-            match connection.next().await? {
-                Reply::Update(Update::RunState { run, .. }) if detach => {
-                    return again(socket, &Request::Run { name: run }).await;
-                }
-                Reply::Update(update) => progress.update(&update)?,
-                reply => return Ok(reply),
+        let reply = ask(socket, request, progress).await?;
+        match reply {
+            Reply::Run(run) if follow => {
+                progress.run = Some(run.name.clone());
+                ask(socket, &Request::RunWatch { name: run.name }, progress).await
             }
+            reply => Ok(reply),
         }
     };
     tokio::select! {
@@ -118,13 +117,19 @@ async fn converse(
     Err(Failure::new(Exit::Interrupted, message))
 }
 
-/// A second request on a connection of its own.
-async fn again(socket: &Path, request: &Request) -> Result<Reply, Failure> {
+/// One request on a connection of its own, its updates shown.
+async fn ask(socket: &Path, request: &Request, progress: &mut Progress) -> Result<Reply, Failure> {
     let mut connection = Connection::open(socket).await?;
     connection.send(request).await?;
     loop {
         match connection.next().await? {
-            Reply::Update(_) => {}
+            Reply::Update(update) => progress.update(&update)?,
+            // moatd lets go of those who watch when it is told to end.
+            Reply::Run(run) if matches!(request, Request::RunWatch { .. }) && run.state != RunState::Done => {
+                let message =
+                    format!("moatd ended before run {}, which goes on when moatd starts again", run.name);
+                return Err(Failure::new(Exit::Unreachable, message));
+            }
             reply => return Ok(reply),
         }
     }
@@ -138,14 +143,4 @@ fn show(output: &Output, request: &Request, reply: &Reply) -> Result<(), Failure
         (Request::Shutdown, Reply::Done) => "moatd ends once its work in hand is safe\n".to_owned(),
         _ => render::reply(&output.view, reply),
     })
-}
-
-/// Following a run to a bad end is a bad end; looking at a failed run is not.
-fn ending(request: &Request, reply: &Reply) -> Exit {
-    let follows =
-        matches!(request, Request::RunStart { .. } | Request::RunWatch { .. } | Request::RunResume { .. });
-    match reply {
-        Reply::Run(run) if follows && run.state == RunState::Failed => Exit::Failed,
-        _ => Exit::Done,
-    }
 }

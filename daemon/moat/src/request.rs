@@ -29,7 +29,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Run(Run::Show { name }) => Request::Run { name: name.clone() },
         Verb::Run(Run::Watch { name }) => Request::RunWatch { name: name.clone() },
         Verb::Run(Run::Stop { name }) => Request::RunStop { name: name.clone() },
-        Verb::Run(Run::Resume { name }) => Request::RunResume { name: name.clone() },
+        Verb::Run(Run::Resume { name, .. }) => Request::RunResume { name: name.clone() },
         Verb::Export { run, folder } => Request::Export { run: run.clone(), folder: absolute(folder)? },
         Verb::Ask(ask) => Request::Ask {
             run: ask.run.clone(),

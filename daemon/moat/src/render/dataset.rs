@@ -88,6 +88,7 @@ pub(super) fn diff(view: &View, diff: &DatasetDiff) -> String {
     }
     if diff.a == diff.b {
         page.push_str("they are the same\n");
+        return page;
     }
     let parts = [("+", "added", &diff.added), ("-", "removed", &diff.removed), ("~", "moved", &diff.moved)];
     for (sign, word, entries) in parts {

@@ -111,30 +111,32 @@ fn edge(view: &View, report: &EdgeReport) -> String {
     let interval = format!("{percent}% interval");
     let headings = ["held-back bits per byte", ">records", ">base", ">tuned", ">edge", &interval];
     let mut page = table(view, &headings, &rows);
-    let forgetting = &report.forgetting;
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        page,
-        "{}: {:.3} to {:.3} bits per byte on text unlike the sources' ({percent}% interval {})",
-        forgotten(forgetting.lost),
-        forgetting.base,
-        forgetting.tuned,
-        ends(forgetting.lost, 3)
-    );
+    page.push_str(&forgotten(report, &percent));
     let tone = if report.has_edge { Tone::Good } else { Tone::Bad };
     page.push_str(&view.paint(tone, &sentence(report, &percent)));
     page.push('\n');
     page
 }
 
-fn forgotten(lost: Interval) -> &'static str {
-    if lost.low > 0.0 {
+/// What tuning did to text unlike the company's.
+fn forgotten(report: &EdgeReport, percent: &str) -> String {
+    let forgetting = &report.forgetting;
+    let lost = forgetting.lost;
+    let verdict = if lost.low > 0.0 {
         "forgetting"
     } else if lost.high < 0.0 {
-        "better elsewhere too"
+        "no forgetting, but a gain"
     } else {
         "no forgetting to be seen"
-    }
+    };
+    format!(
+        "{verdict}: {} to {} bits per byte on {}, lost {} ({percent}% interval {})\n",
+        fixed(forgetting.base, 3),
+        fixed(forgetting.tuned, 3),
+        clean(&forgetting.text),
+        fixed(lost.value, 3),
+        ends(lost, 3)
+    )
 }
 
 /// What a person should take away.
