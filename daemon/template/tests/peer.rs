@@ -89,6 +89,7 @@ fn texts_encode_as_in_tokenizers_and_specials_in_them_stay_letters() {
         assert_eq!(tokens, ids(&row["plain"]), "{text}");
         assert!(tokens.iter().all(|token| !base.stops().contains(token)));
         assert_eq!(base.decode(&tokens).unwrap(), text);
+        assert_eq!(base.encode_special(text).unwrap(), ids(&row["marked"]), "{text}");
     }
     assert_eq!(base.size(), 263);
     assert_eq!((base.start(), base.end(), base.stops()), (None, 260, [260, 262].as_slice()));

@@ -1,0 +1,18 @@
+//! Bases and models as folders in Hugging Face's layout: taking an open model in, and handing a tuned one over.
+//!
+//! A folder is verified while it is copied, byte by byte and once, and appears under its name whole or not at all.
+//! Only files of known names are taken: no pickles and no programs, and nothing that is taken is ever run. Weights are
+//! never held in memory, let alone computed with.
+
+mod card;
+mod error;
+mod export;
+mod files;
+mod import;
+mod store;
+mod weights;
+
+pub use error::ModelError;
+pub use export::{Export, export, verify_export};
+pub use import::import;
+pub use store::{FileEntry, ImportedBase, find, list, verify};
