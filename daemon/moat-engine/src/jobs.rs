@@ -1,0 +1,88 @@
+use moat_contracts::{Example, ExportJob, Progress, TrainJob};
+use moat_protocol::engine::{FromEngine, ToEngine};
+use moat_train::{Ended, Intake, TrainError};
+
+use crate::link::Link;
+use crate::protection::Protection;
+
+/// Examples between two reports of their reading.
+const REPORT_EVERY: u64 = 1000;
+
+/// Takes the job from `moatd`, does it, and returns what is to be said last.
+pub(crate) fn run(link: &mut Link, protection: &Protection, threads: usize) -> FromEngine {
+    let job = link.receive();
+    preparing(link, format!("protection: {}", protection.words()));
+    let asked = match &job {
+        ToEngine::Train(job) => job.threads,
+        ToEngine::Evaluate(job) => job.threads,
+        _ => 0,
+    };
+    let threads = if asked == 0 { threads } else { asked };
+    if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        return failed(format!("worker threads cannot be started: {error}"));
+    }
+    match job {
+        ToEngine::Train(job) => train(link, &job),
+        ToEngine::Export(job) => export(&job),
+        ToEngine::Stop => FromEngine::Stopped,
+        _ => failed("a job was expected first: moatd and moat-engine are of different releases"),
+    }
+}
+
+fn train(link: &mut Link, job: &TrainJob) -> FromEngine {
+    let mut intake = match Intake::new(job.base.as_ref(), job.recipe.train.method) {
+        Ok(intake) => intake,
+        Err(error) => return failed(error),
+    };
+    match examples(link, |example| intake.add(example)) {
+        Ok(true) => {}
+        Ok(false) => return FromEngine::Stopped,
+        Err(error) => return failed(error),
+    }
+    let stop = link.stop();
+    let ended = intake.finish().and_then(|corpus| {
+        let found = format!("packing {} tokens of {} examples", corpus.size(), corpus.examples());
+        preparing(link, found);
+        moat_train::train(job, &corpus, &stop, &mut |progress| link.send(&FromEngine::Progress(progress)))
+    });
+    match ended {
+        Ok(Ended::Trained(outcome)) => FromEngine::Trained(outcome),
+        Ok(Ended::Stopped) => FromEngine::Stopped,
+        Err(error) => failed(error),
+    }
+}
+
+fn export(job: &ExportJob) -> FromEngine {
+    match moat_train::merge(job) {
+        Ok(()) => FromEngine::Exported,
+        Err(error) => failed(error),
+    }
+}
+
+/// Hands every example over as it arrives; false if a stop came before they were complete.
+fn examples(
+    link: &mut Link,
+    mut take: impl FnMut(Example) -> Result<(), TrainError>,
+) -> Result<bool, String> {
+    let mut taken = 0;
+    loop {
+        match link.receive() {
+            ToEngine::Example(example) => take(example).map_err(|error| error.to_string())?,
+            ToEngine::End => return Ok(true),
+            ToEngine::Stop => return Ok(false),
+            _ => return Err("a second job came: one engine does one".to_owned()),
+        }
+        taken += 1;
+        if taken % REPORT_EVERY == 0 {
+            preparing(link, format!("tokenising, {taken} examples so far"));
+        }
+    }
+}
+
+fn preparing(link: &mut Link, doing: String) {
+    link.send(&FromEngine::Progress(Progress::Preparing { doing }));
+}
+
+fn failed(reason: impl ToString) -> FromEngine {
+    FromEngine::Failed { reason: reason.to_string() }
+}

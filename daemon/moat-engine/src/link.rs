@@ -1,0 +1,131 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use moat_protocol::engine::{FromEngine, ToEngine};
+use moat_protocol::{FrameError, Hello, read_blocking, write_blocking};
+
+/// The exit code for a connection that ended.
+const LOST: i32 = 3;
+
+/// Messages that may wait for the job: `moatd` is held back beyond them.
+const WAITING: usize = 64;
+
+/// How long `moatd` may take to close its side after the last message.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// The connection to `moatd`, read by a thread of its own, so that a stop or an end is seen at once whatever the job
+/// is doing.
+#[derive(Debug)]
+pub(crate) struct Link {
+    stream: UnixStream,
+    inbox: Receiver<ToEngine>,
+    stop: Arc<AtomicBool>,
+    finished: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Speaks on a socket that was open when the engine started.
+    pub(crate) fn inherited(fd: i32) -> Result<Self, FrameError> {
+        let socket = if fd == 0 {
+            // Standard input belongs to the standard library; a copy of it is ours.
+            io::stdin().as_fd().try_clone_to_owned()?
+        } else {
+            #[allow(unsafe_code)]
+            // SAFETY: only asks the system what the number is; a number that is not open is told as an error.
+            let borrowed = (fd > 2).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
+            let borrowed = borrowed.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            rustix::net::getsockname(borrowed).map_err(io::Error::from)?;
+            #[allow(unsafe_code)]
+            // SAFETY: the socket was opened by whoever started this process and handed over by its number.
+            unsafe {
+                OwnedFd::from_raw_fd(fd)
+            }
+        };
+        rustix::net::getsockname(&socket).map_err(io::Error::from)?;
+        Self::new(UnixStream::from(socket))
+    }
+
+    /// Connects to a socket in the file system.
+    pub(crate) fn connect(path: &Path) -> Result<Self, FrameError> {
+        Self::new(UnixStream::connect(path)?)
+    }
+
+    fn new(mut stream: UnixStream) -> Result<Self, FrameError> {
+        write_blocking(&mut stream, &Hello::of("moat-engine"))?;
+        read_blocking::<Hello>(&mut stream)?.ok_or(FrameError::Torn)?.expect("moatd")?;
+        let (sender, inbox) = sync_channel(WAITING);
+        let (stop, finished) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let reader = stream.try_clone()?;
+        let (stopped, done) = (stop.clone(), finished.clone());
+        std::thread::Builder::new()
+            .name("moatd".to_owned())
+            .spawn(move || listen(reader, &sender, &stopped, &done))?;
+        Ok(Self { stream, inbox, stop, finished })
+    }
+
+    /// True once `moatd` asked to stop.
+    pub(crate) fn stop(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// The next message.
+    pub(crate) fn receive(&self) -> ToEngine {
+        match self.inbox.recv() {
+            Ok(message) => message,
+            // The reader ends the process itself unless the job is finished, and then nothing is received any more.
+            Err(_) => lost("it ended"),
+        }
+    }
+
+    /// Says something.
+    pub(crate) fn send(&mut self, message: &FromEngine) {
+        if let Err(error) = write_blocking(&mut self.stream, message) {
+            lost(&error.to_string());
+        }
+    }
+
+    /// Says the last thing, and waits until `moatd` has heard it: closing at once would break its writing of what it
+    /// was still about to say.
+    pub(crate) fn finish(mut self, last: &FromEngine) {
+        self.finished.store(true, Ordering::SeqCst);
+        self.send(last);
+        // A socket that is closed already was heard.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        while self.inbox.recv_timeout(FAREWELL).is_ok() {}
+    }
+}
+
+fn listen(mut stream: UnixStream, inbox: &SyncSender<ToEngine>, stop: &AtomicBool, finished: &AtomicBool) {
+    loop {
+        let reason = match read_blocking::<ToEngine>(&mut stream) {
+            Ok(Some(message)) => {
+                if message == ToEngine::Stop {
+                    stop.store(true, Ordering::SeqCst);
+                }
+                if inbox.send(message).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(None) => "moatd closed it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if finished.load(Ordering::SeqCst) {
+            return;
+        }
+        lost(&reason);
+    }
+}
+
+/// Without `moatd` there is nobody to work for. Everything on disk is complete under its name at any moment, so the
+/// process may end here.
+fn lost(reason: &str) -> ! {
+    eprintln!("moat-engine: lost the connection to moatd: {reason}");
+    std::process::exit(LOST)
+}

@@ -1,0 +1,106 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use moat_contracts::RecordId;
+use moat_template::TemplateError;
+use moat_tensor::TensorError;
+
+/// Why a job cannot go on. Names files, records, tensors and numbers, never text.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A file or folder cannot be read or written.
+    #[error("{} cannot be {what}: {source}{}", .path.display(), remedy(.source))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The base's tokenizer or template cannot be used.
+    #[error(transparent)]
+    Text(#[from] TemplateError),
+    /// The base's weights cannot be used.
+    #[error("{} cannot be used: {reason}", .path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// One example cannot be trained on.
+    #[error("record {record} cannot be trained on: {reason}")]
+    Example {
+        /// The record.
+        record: RecordId,
+        /// Why.
+        reason: String,
+    },
+    /// No example came.
+    #[error("there is nothing to train on: the dataset's training side is empty")]
+    Nothing,
+    /// The recipe asks for longer rows than the base has positions.
+    #[error(
+        "the recipe asks for rows of {asked} tokens, but the base has {limit} positions: lower train.sequence_length"
+    )]
+    Length {
+        /// Tokens of a row.
+        asked: usize,
+        /// Positions of the base.
+        limit: usize,
+    },
+    /// The run did not prove itself before its first step.
+    #[error("the run did not prove itself and was not started: {0}")]
+    Proof(String),
+    /// Loss or gradient is no number.
+    #[error(
+        "{what} of step {step} is not a finite number: lower optimizer.learning_rate or raise optimizer.warmup; the \
+         last checkpoint is kept"
+    )]
+    Diverged {
+        /// `the loss` or `the gradient`.
+        what: &'static str,
+        /// The step, from 1.
+        step: u64,
+    },
+    /// A checkpoint that does not belong to this run, or is damaged.
+    #[error("the checkpoint in {} cannot be resumed: {reason}; remove it to start the run over", .path.display())]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The folder to export into is there already.
+    #[error("{} exists already: choose another folder, or remove it", .0.display())]
+    Exists(PathBuf),
+    /// What `tensor` found.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space and resume, the last checkpoint is intact"
+        }
+        _ => "",
+    }
+}
+
+impl TrainError {
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, what: "read", source }
+    }
+
+    pub(crate) fn written(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, what: "written", source }
+    }
+
+    pub(crate) fn example(record: RecordId, reason: impl Into<String>) -> Self {
+        Self::Example { record, reason: reason.into() }
+    }
+}

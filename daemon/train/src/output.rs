@@ -1,0 +1,162 @@
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use moat_contracts::{Architecture, Digest, ExportJob, Method};
+use moat_tensor::{Lora, Model, StoredType, TensorError, Weights};
+use serde_json::Value;
+
+use crate::{TrainError, files};
+
+/// What stands beside the weights of a base, in Hugging Face's layout; a base has some of them.
+const COMPANIONS: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Writes the result of a run: `adapter/` in PEFT's format, or `model/` as a base of its own. Returns the SHA-256 of
+/// the weights file.
+pub(crate) fn write_result(
+    output: &Path,
+    base: &Path,
+    base_name: &str,
+    model: &Model,
+) -> Result<Digest, TrainError> {
+    let unfinished = output.join("unfinished");
+    files::fresh_folder(&unfinished)?;
+    let (name, file) = match &model.adapter {
+        Some(adapter) => {
+            adapter.save(&unfinished, base_name)?;
+            ("adapter", "adapter_model.safetensors")
+        }
+        None => {
+            write_model(&unfinished, base, &model.weights)?;
+            ("model", "model.safetensors")
+        }
+    };
+    let folder = output.join(name);
+    files::publish(&unfinished, &folder)?;
+    let path = folder.join(file);
+    Ok(Digest::of(&fs::read(&path).map_err(TrainError::read(&path))?))
+}
+
+/// Adds an adapter to its base and writes the sum as a model folder of its own, in the type that the base is stored
+/// in (bfloat16 where all of it is, 32-bit floats otherwise). The folder appears whole or not at all.
+///
+/// # Errors
+/// [`TrainError::Exists`], or what cannot be read or written.
+pub fn merge(job: &ExportJob) -> Result<(), TrainError> {
+    let (base, output) = (Path::new(&job.base), Path::new(&job.output));
+    if output.exists() {
+        return Err(TrainError::Exists(output.to_owned()));
+    }
+    let mut weights = Weights::load(base)?;
+    let adapter = Lora::load(weights.architecture(), Path::new(&job.adapter))?;
+    adapter.merge(&mut weights)?;
+    let mut name = output.as_os_str().to_owned();
+    name.push(".unfinished");
+    let unfinished = PathBuf::from(name);
+    files::fresh_folder(&unfinished)?;
+    write_model(&unfinished, base, &weights)?;
+    files::publish(&unfinished, output)
+}
+
+/// Gives a folder that holds `config.json` and no weights fresh random ones, to be trained in full. The same seed
+/// gives the same weights everywhere.
+///
+/// # Errors
+/// [`TrainError::Exists`] if there are weights already, or what cannot be read or written.
+pub fn initialise(folder: &Path, seed: u64, stored: StoredType) -> Result<(), TrainError> {
+    let weights = folder.join("model.safetensors");
+    if weights.exists() || folder.join("model.safetensors.index.json").exists() {
+        return Err(TrainError::Exists(weights));
+    }
+    Ok(Weights::random(architecture(folder)?.0, seed).save(folder, stored)?)
+}
+
+/// The base's architecture and the SHA-256 of the file that says it.
+pub(crate) fn architecture(base: &Path) -> Result<(Architecture, Digest), TrainError> {
+    let path = base.join("config.json");
+    let config = fs::read_to_string(&path).map_err(TrainError::read(&path))?;
+    let architecture = Architecture::from_config(&config).map_err(TensorError::from)?;
+    Ok((architecture, Digest::of(config.as_bytes())))
+}
+
+/// The model that a run starts from.
+pub(crate) fn model(
+    base: &Path,
+    method: Method,
+    rank: usize,
+    alpha: f64,
+    seed: u64,
+) -> Result<Model, TrainError> {
+    let weights = Weights::load(base)?;
+    let adapter = match method {
+        Method::Lora => Some(Lora::new(weights.architecture(), rank, alpha, seed)),
+        Method::Full => None,
+    };
+    Ok(Model { weights, adapter })
+}
+
+fn write_model(folder: &Path, base: &Path, weights: &Weights) -> Result<(), TrainError> {
+    weights.save(folder, stored_type(base)?)?;
+    for name in COMPANIONS {
+        let (from, to) = (base.join(name), folder.join(name));
+        match fs::copy(&from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(TrainError::written(&to)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How a base stores its weights: bfloat16 where every tensor is, 32-bit floats otherwise.
+fn stored_type(base: &Path) -> Result<StoredType, TrainError> {
+    for path in weight_files(base)? {
+        let header = header(&path)?;
+        let tensors = header.iter().filter(|(name, _)| *name != "__metadata__");
+        if tensors.map(|(_, tensor)| &tensor["dtype"]).any(|stored| stored != "BF16") {
+            return Ok(StoredType::F32);
+        }
+    }
+    Ok(StoredType::Bf16)
+}
+
+/// `model.safetensors`, or the shards that its index lists.
+fn weight_files(base: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let index = base.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(vec![base.join("model.safetensors")]);
+    }
+    let bytes = fs::read(&index).map_err(TrainError::read(&index))?;
+    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let Some(map) = value["weight_map"].as_object() else {
+        return Err(TrainError::Base { path: index, reason: "it holds no weight_map".to_owned() });
+    };
+    let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names.into_iter().map(|name| base.join(name)).collect())
+}
+
+/// A safetensors file's header: 8 bytes of length, little-endian, then that much JSON.
+fn header(path: &Path) -> Result<serde_json::Map<String, Value>, TrainError> {
+    let mut file = fs::File::open(path).map_err(TrainError::read(path))?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(TrainError::read(path))?;
+    let mut json = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut json).map_err(TrainError::read(path))?;
+    serde_json::from_slice(&json).map_err(|_| TrainError::Base {
+        path: path.to_owned(),
+        reason: "its header is no JSON object".to_owned(),
+    })
+}
