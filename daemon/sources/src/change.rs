@@ -68,4 +68,7 @@ pub struct ScanReport {
     /// Documents that were not met and are kept all the same: they lay below a folder that could not be listed, or
     /// on a file system that is no longer mounted there.
     pub spared: u64,
+    /// Key and value to keep with `Batch::put_meta` once every change of this scan is committed: lets the next scan
+    /// tell at once that nothing changed.
+    pub checkpoint: Option<(String, String)>,
 }

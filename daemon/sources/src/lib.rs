@@ -9,12 +9,16 @@ mod change;
 mod error;
 mod file;
 mod folder;
+mod git;
+mod history;
 mod identity;
 mod path;
 mod readers;
 mod scan;
+mod tree;
 mod walk;
 
 pub use change::{Change, ScanReport};
 pub use error::{SinkClosed, SourceError};
 pub use folder::Folder;
+pub use git::Git;

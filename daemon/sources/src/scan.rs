@@ -284,6 +284,7 @@ impl<'a> Scan<'a> {
             Identity::Unsettled => return self.leave(entry),
         };
         if let Some(known) = &known {
+            // Whatever reading it comes to, it is not gone.
             self.sweep.met(known.document.id)?;
             let same_kind = kind_hint(&known.document.path) == kind_hint(&path);
             // The policy alone may differ: that asks for no reading either.
@@ -409,6 +410,7 @@ impl<'a> Scan<'a> {
             stamp: facts.stamp(b""),
             rules: None,
         };
+        self.sweep.met(now.document.id)?;
         self.count(Some(skip));
         if known.as_ref() == Some(&now) {
             self.report.unchanged += 1;
@@ -442,6 +444,7 @@ impl<'a> Scan<'a> {
             stamp: facts.stamp(&bytes),
             rules: None,
         };
+        self.sweep.met(known.document.id)?;
         self.count(None);
         self.report.arrived += 1;
         Ok((self.sink)(Change::Arrived { known, bytes })?)
