@@ -33,7 +33,11 @@ pub(crate) fn check(output: &Output, check: &Check, config: Option<&Path>) -> Re
         output.page(&format!("{name}: sound, {}\n", checked.holds))?;
     } else {
         for fault in &checked.faults {
-            notice(&format!("{name}:{fault}\n"));
+            match &checked.file {
+                Some(_) => notice(&format!("{name}:{fault}\n")),
+                // The built-in defaults have no lines.
+                None => notice(&format!("{}: {}\n", fault.key, fault.message)),
+            }
         }
         notice(&format!("{} in {name}\n", counted(checked.faults.len() as u64, "fault")));
     }

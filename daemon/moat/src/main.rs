@@ -68,6 +68,7 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
     }
     // Recipes and the prompt are read before the signals are taken over, so that Ctrl-C ends a waiting read.
     let Some(request) = request::request(&arguments.verb)? else { return Ok(Exit::Done) };
+    let second = request::second(&arguments.verb)?;
     let socket = connect::socket(arguments.socket.as_deref(), arguments.config.as_deref())?;
     let failed = |error: std::io::Error| Failure::new(Exit::Internal, format!("moat cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -78,24 +79,29 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
             &arguments.verb,
             Verb::Run(Run::Start { detach: false, .. } | Run::Resume { detach: false, .. })
         );
-        let reply = converse(&socket, &request, follow, &mut progress, &mut interrupt).await;
+        let requests = (&request, second.as_ref());
+        let reply = converse(&socket, requests, follow, &mut progress, &mut interrupt).await;
         progress.end();
         show(output, &request, &reply?)?;
         Ok(Exit::Done)
     })
 }
 
-/// The final reply to a request; for a run that is to be followed, the one to watching it.
+/// The final reply to a request, or to the second one where moatd knows nothing of the first; for a run that is to be
+/// followed, the reply to watching it.
 async fn converse(
     socket: &Path,
-    request: &Request,
+    (request, second): (&Request, Option<&Request>),
     follow: bool,
     progress: &mut Progress,
     interrupt: &mut Signal,
 ) -> Result<Reply, Failure> {
     let talk = async {
-        let reply = ask(socket, request, progress).await?;
-        match reply {
+        let mut reply = ask(socket, request, progress).await;
+        if let (Err(Failure { exit: Exit::Request, .. }), Some(second)) = (&reply, second) {
+            reply = ask(socket, second, progress).await;
+        }
+        match reply? {
             Reply::Run(run) if follow => {
                 progress.run = Some(run.name.clone());
                 ask(socket, &Request::RunWatch { name: run.name }, progress).await

@@ -1,7 +1,7 @@
 //! What each verb asks of moatd.
 
 use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use moat_contracts::Recipe;
 use moat_protocol::control::Request;
@@ -15,7 +15,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Check(_) | Verb::Verify { .. } => return Ok(None),
         Verb::Status => Request::Status,
         Verb::Scan => Request::Scan,
-        Verb::Why { path } => Request::Why { path: document(path)? },
+        Verb::Why { path } => Request::Why { path: document(path)?.0 },
         Verb::Dataset(Dataset::Build { recipe }) => Request::DatasetBuild { recipe: read(recipe)? },
         Verb::Dataset(Dataset::List) => Request::Datasets,
         Verb::Dataset(Dataset::Show { id }) => Request::Dataset { id: id.clone() },
@@ -70,20 +70,26 @@ fn absolute(path: &Path) -> Result<String, Failure> {
     text(&whole)
 }
 
-/// A path on this machine where one is there or is clearly meant; else a path in a source, which may be gone by now.
-fn document(path: &Path) -> Result<String, Failure> {
-    let here = path.is_absolute()
-        || path.starts_with(".")
-        || path.starts_with("..")
-        || path.symlink_metadata().is_ok();
-    if !here {
-        return text(path);
-    }
+/// What to ask where moatd knows nothing of the first request: a document's path, read the other way.
+pub(crate) fn second(verb: &Verb) -> Result<Option<Request>, Failure> {
+    let Verb::Why { path } = verb else { return Ok(None) };
+    Ok(document(path)?.1.map(|path| Request::Why { path }))
+}
+
+/// A path on this machine, or a path in a source: the likelier one, and the other where it can be meant. A document
+/// that is gone is on this machine no more, so what lies here cannot decide alone.
+fn document(path: &Path) -> Result<(String, Option<String>), Failure> {
     // Sources name files without `..`; only where it is written does it need to be resolved.
-    match path.canonicalize() {
-        Ok(whole) if path.components().any(|part| part == std::path::Component::ParentDir) => text(&whole),
-        _ => absolute(path),
+    let whole = match path.canonicalize() {
+        Ok(whole) if path.components().any(|part| part == Component::ParentDir) => text(&whole)?,
+        _ => absolute(path)?,
+    };
+    if path.is_absolute() || path.starts_with(".") || path.starts_with("..") {
+        return Ok((whole, None));
     }
+    let inner = text(path)?;
+    let here = path.symlink_metadata().is_ok();
+    Ok(if here { (whole, Some(inner)) } else { (inner, Some(whole)) })
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
@@ -116,14 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn a_path_in_a_source_stays_as_it_is() {
+    fn a_path_is_read_both_ways_where_both_can_be_meant() {
         let here = std::env::current_dir().unwrap();
-        assert_eq!(document(Path::new("guide/gone.md")).unwrap(), "guide/gone.md");
-        assert_eq!(document(Path::new("./gone.md")).unwrap(), here.join("gone.md").display().to_string());
-        assert_eq!(document(Path::new("Cargo.toml")).unwrap(), here.join("Cargo.toml").display().to_string());
-        let up = here.file_name().unwrap();
-        let round = Path::new("..").join(up).join("Cargo.toml");
-        let expected = here.canonicalize().unwrap().join("Cargo.toml").display().to_string();
-        assert_eq!(document(&round).unwrap(), expected);
+        let whole = |name: &str| here.join(name).display().to_string();
+        let read = |path: &str| document(Path::new(path)).unwrap();
+        assert_eq!(read("guide/gone.md"), ("guide/gone.md".to_owned(), Some(whole("guide/gone.md"))));
+        assert_eq!(read("Cargo.toml"), (whole("Cargo.toml"), Some("Cargo.toml".to_owned())));
+        assert_eq!(read("./gone.md"), (whole("gone.md"), None));
+        let name = here.file_name().unwrap().to_str().unwrap();
+        let resolved = here.canonicalize().unwrap().join("Cargo.toml").display().to_string();
+        assert_eq!(read(&format!("../{name}/Cargo.toml")), (resolved, None));
     }
 }

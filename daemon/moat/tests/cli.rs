@@ -1,5 +1,7 @@
 //! The real program against a real socket, and `moat check` on real files.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -202,6 +204,21 @@ fn a_started_run_is_followed_to_its_end() {
     std::fs::write(&recipe, "epochs = 1\nseed = \"x\"\n").unwrap();
     let (code, _, stderr) = run(&["run", "start", &recipe]);
     assert_eq!((code, stderr.lines().count()), (2, 2), "{stderr}");
+}
+
+#[test]
+fn a_path_is_asked_for_both_ways() {
+    let here = std::env::current_dir().unwrap().display().to_string();
+    let asked = |path: &str| Request::Why { path: path.to_owned() };
+    let daemon = Daemon::new(vec![vec![failed(Fault::Request)], vec![Reply::Why(Vec::new())]]);
+    assert_eq!(daemon.answers(&["why", "guide/gone.md"]).0, 0);
+    assert_eq!(daemon.requests(), [asked("guide/gone.md"), asked(&format!("{here}/guide/gone.md"))]);
+    let daemon = Daemon::new(vec![vec![failed(Fault::Request)], vec![failed(Fault::Request)]]);
+    assert_eq!(daemon.answers(&["why", "Cargo.toml"]).0, 1);
+    assert_eq!(daemon.requests(), [asked(&format!("{here}/Cargo.toml")), asked("Cargo.toml")]);
+    let daemon = Daemon::new(vec![vec![failed(Fault::Request)]]);
+    assert_eq!(daemon.answers(&["why", "./Cargo.toml"]).0, 1);
+    assert_eq!(daemon.requests(), [asked(&format!("{here}/Cargo.toml"))]);
 }
 
 #[test]
