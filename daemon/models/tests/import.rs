@@ -97,7 +97,7 @@ fn a_sound_folder_is_taken_in_and_found_again() {
         assert_eq!((Digest::of(&bytes), bytes.len() as u64), (entry.sha256, entry.size));
         assert_eq!(bytes, fs::read(site.folder.join(file)).unwrap());
     }
-    assert_eq!(list(&site.store).unwrap(), [base.clone()]);
+    assert_eq!(list(&site.store).unwrap(), std::slice::from_ref(&base));
     assert_eq!(verify(&site.store, "tiny").unwrap(), base);
     assert_eq!(site.import().unwrap(), base);
     assert_eq!(import(&site.folder, &site.store, Some("other")).unwrap().hash, base.hash);
