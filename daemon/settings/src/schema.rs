@@ -143,12 +143,9 @@ impl<'a> Walk<'a> {
         let broken = !errors.is_empty();
         for error in errors {
             let offset = error.span().map_or(self.text.len(), |span| span.start);
-            // The parser may point behind the newline; the line before it is the one to look at.
-            let offset = if offset > 0 && self.text[..offset].ends_with('\n') && self.text.len() == offset {
-                offset - 1
-            } else {
-                offset
-            };
+            // Behind the last newline there is nothing to look at; the line before it is meant.
+            let behind = offset >= self.text.len() && self.text.ends_with('\n');
+            let offset = if behind { self.text.len() - 1 } else { offset };
             let fault = at(self.text, offset, "", error.message().to_owned());
             // One slip makes the parser stumble several times on its line: the first says it.
             if !self.faults.iter().any(|earlier| earlier.line == fault.line) {

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use moat_contracts::{Action, Detector, Kind, Method};
+use proptest::prelude::*;
 
 use crate::schema::Shape;
 use crate::settings::example_recipe;
@@ -246,4 +247,30 @@ fn the_machine_is_held_against_the_settings() {
         (15, 8, "source[2].path"),
     ];
     assert_eq!(places, expected, "{faults:#?}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_broken_to_be_told_of(
+        edits in proptest::collection::vec(
+            (0_usize..20_000, 0_usize..30, "(\\PC|[\"'\\[\\]{}=.,#\n\t\r\u{0}]|\"\"\"|\\[\\[source\\]\\]\n|-1|é){0,4}"),
+            1..6,
+        )
+    ) {
+        let mut text = uncommented(WRITTEN_OUT);
+        for (at, length, insert) in edits {
+            let start = text.floor_char_boundary(at % text.len());
+            let end = text.ceil_char_boundary((start + length).min(text.len()));
+            text.replace_range(start..end, &insert);
+        }
+        let lines: Vec<&str> = text.split('\n').collect();
+        for faults in [parse(&text).err(), parse_recipe(&text).err()].into_iter().flatten() {
+            prop_assert!(!faults.0.is_empty() && faults.0.is_sorted());
+            for fault in faults.0 {
+                let line = lines.get(fault.line - 1);
+                let width = line.map(|line| line.chars().count());
+                prop_assert!(width.is_some_and(|width| fault.column <= width + 1), "{fault}");
+            }
+        }
+    }
 }
