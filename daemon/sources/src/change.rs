@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use moat_catalog::Known;
@@ -61,6 +61,9 @@ pub struct ScanReport {
     pub unsettled: u64,
     /// The earliest time at which one of the unsettled files may be complete.
     pub look_again: Option<SystemTime>,
+    /// The paths to look at again then, for [`crate::Folder::scan_paths`]; only the empty one, which stands for the
+    /// whole folder, where they are many.
+    pub again: BTreeSet<String>,
     /// Links to what the source holds under its own path.
     pub aliases: u64,
     /// Folders that could not be listed; what was known below them stays known.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use moat_catalog::Stamp;
 use moat_contracts::Digest;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statat, statx};
 use rustix::io::Errno;
 
 /// Bytes that a stamp's header covers.
@@ -96,6 +96,14 @@ pub(crate) enum Content {
 /// Looks at an entry of a folder, not through it where it is a link.
 pub(crate) fn look(folder: impl AsFd, name: &[u8]) -> io::Result<Facts> {
     Ok(Facts::of(&statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?))
+}
+
+/// When an entry was made, nanoseconds since 1970, where the file system keeps that.
+pub(crate) fn born(folder: impl AsFd, name: &[u8]) -> Option<i64> {
+    let facts = statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
+    StatxFlags::from_bits_retain(facts.stx_mask).contains(StatxFlags::BTIME).then(|| {
+        facts.stx_btime.tv_sec.saturating_mul(1_000_000_000).saturating_add(facts.stx_btime.tv_nsec.into())
+    })
 }
 
 /// Looks at what is open.

@@ -17,8 +17,10 @@ mod readers;
 mod scan;
 mod tree;
 mod walk;
+mod watch;
 
 pub use change::{Change, ScanReport};
 pub use error::{SinkClosed, SourceError};
 pub use folder::Folder;
 pub use git::Git;
+pub use watch::{Hints, Waker, Watch};

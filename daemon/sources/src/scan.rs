@@ -17,6 +17,12 @@ use crate::{Change, Folder, ScanReport, SinkClosed, SourceError};
 /// Files that may wait for the end of a scan; more are decided at once, by what was seen so far.
 const PENDING: usize = 65_536;
 
+/// Unsettled files that are named in the report.
+const AGAIN: usize = 4096;
+
+/// A file that is written without a pause is taken as it is when nothing of it was for this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A time of change that lies further ahead than this is the mark of a wrong clock, not of a file being written.
 const AHEAD: Duration = Duration::from_secs(3600);
 
@@ -46,6 +52,12 @@ pub(crate) struct Scan<'a> {
 struct Pending {
     path: Vec<u8>,
     unsettled: bool,
+}
+
+/// Nanoseconds since a time, negative where it is still to come.
+fn age(nanoseconds: i64) -> i128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    now.cast_signed() - i128::from(nanoseconds)
 }
 
 /// One entry of a folder: where it is and what it is.
@@ -189,6 +201,11 @@ impl<'a> Scan<'a> {
             }
         }
         self.report.unsettled += 1;
+        if self.report.again.len() >= AGAIN {
+            self.report.again = BTreeSet::from([String::new()]);
+        } else if !self.report.again.contains("") {
+            self.report.again.insert(path);
+        }
         let changed = u64::try_from(facts.changed_ns).unwrap_or(0);
         let later = (UNIX_EPOCH + Duration::from_nanos(changed)).max(SystemTime::now()) + self.folder.settle;
         self.report.look_again = Some(self.report.look_again.map_or(later, |earlier| earlier.min(later)));
@@ -208,11 +225,21 @@ impl<'a> Scan<'a> {
 
     /// Whether the last change is long enough ago.
     fn settled(&self, facts: &Facts) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let age = i128::try_from(now).unwrap_or(i128::MAX) - i128::from(facts.changed_ns);
+        let age = age(facts.changed_ns);
         self.folder.settle.is_zero()
             || age >= self.folder.settle.as_nanos().cast_signed()
             || age < -AHEAD.as_nanos().cast_signed()
+    }
+
+    /// Whether a file that is still being written has been waited for long enough: since the version that is known,
+    /// or since it was made.
+    fn overdue(&self, entry: &Entry<'_>, known: Option<&Known>) -> bool {
+        let since = match known {
+            Some(known) => Some(known.stamp.changed_ns),
+            None => file::born(entry.folder, entry.name),
+        };
+        let patience = PATIENCE.max(self.folder.settle * 10).as_nanos().cast_signed();
+        since.is_some_and(|since| age(since) >= patience)
     }
 
     /// Whether what the catalog has of a file at this version is what a fresh read would give.
@@ -253,7 +280,8 @@ impl<'a> Scan<'a> {
             self.report.unchanged += 1;
             return Ok(());
         }
-        if given.is_none() && !self.settled(facts) && self.wait(entry, true, last)? {
+        let waits = given.is_none() && !self.settled(facts) && !self.overdue(entry, itself);
+        if waits && self.wait(entry, true, last)? {
             return Ok(());
         }
         if itself.is_none() {

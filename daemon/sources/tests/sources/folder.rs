@@ -1,13 +1,11 @@
 //! The folder source on real file systems, case by case.
 
-mod common;
-
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
-use common::{Place, SOURCE, apply, brief, present, rules};
+use crate::common::{Place, SOURCE, apply, brief, present, rules};
 use moat_catalog::Known;
 use moat_contracts::{Digest, DocumentState, Skip};
 use moat_sources::{Change, SinkClosed, SourceError};

@@ -1,5 +1,4 @@
 //! What the tests share: a folder, a catalog, and changes applied to it as the daemon applies them.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,22 +10,22 @@ use moat_contracts::{Digest, DocumentId, DocumentState};
 use moat_sources::{Change, Folder, ScanReport, SinkClosed, SourceError};
 use tempfile::TempDir;
 
-pub const SOURCE: &str = "files";
+pub(crate) const SOURCE: &str = "files";
 
-pub fn rules() -> Digest {
+pub(crate) fn rules() -> Digest {
     Digest::of(b"rules")
 }
 
 /// A folder as a source, beside the catalog that knows it.
-pub struct Place {
-    pub data: TempDir,
+pub(crate) struct Place {
+    pub(crate) data: TempDir,
     _state: TempDir,
-    pub catalog: Catalog,
-    pub folder: Folder,
+    pub(crate) catalog: Catalog,
+    pub(crate) folder: Folder,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (data, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let folder = Folder {
             name: SOURCE.to_owned(),
@@ -40,22 +39,22 @@ impl Place {
         Self { data, _state: state, catalog, folder }
     }
 
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.data.path().join(path)
     }
 
-    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
-    pub fn rename(&self, from: &str, to: &str) {
+    pub(crate) fn rename(&self, from: &str, to: &str) {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
     /// Scans, and commits each change at once.
-    pub fn scan(&self) -> Result<(ScanReport, Vec<Change>), SourceError> {
+    pub(crate) fn scan(&self) -> Result<(ScanReport, Vec<Change>), SourceError> {
         let mut changes = Vec::new();
         let report = self.folder.scan(&self.catalog, rules(), &mut |change| {
             apply(&self.catalog, rules(), &change);
@@ -66,7 +65,7 @@ impl Place {
     }
 
     /// Scans, and commits every change when the scan has ended.
-    pub fn scan_then_commit(&self) -> Result<(ScanReport, Vec<Change>), SourceError> {
+    pub(crate) fn scan_then_commit(&self) -> Result<(ScanReport, Vec<Change>), SourceError> {
         let mut changes = Vec::new();
         let report = self.folder.scan(&self.catalog, rules(), &mut |change| {
             changes.push(change);
@@ -77,7 +76,7 @@ impl Place {
     }
 
     /// Scans some paths, and commits each change at once.
-    pub fn scan_paths(&self, paths: &[&str]) -> (ScanReport, Vec<Change>) {
+    pub(crate) fn scan_paths(&self, paths: &[&str]) -> (ScanReport, Vec<Change>) {
         let mut changes = Vec::new();
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let report = self
@@ -91,17 +90,17 @@ impl Place {
         (report, changes)
     }
 
-    pub fn known(&self, path: &str) -> Known {
+    pub(crate) fn known(&self, path: &str) -> Known {
         self.catalog.document_at(SOURCE, path).unwrap().unwrap()
     }
 
-    pub fn id(&self, path: &str) -> DocumentId {
+    pub(crate) fn id(&self, path: &str) -> DocumentId {
         self.known(path).document.id
     }
 }
 
 /// Commits one change as the daemon does: the document, and which rules its records were made under.
-pub fn apply(catalog: &Catalog, rules: Digest, change: &Change) {
+pub(crate) fn apply(catalog: &Catalog, rules: Digest, change: &Change) {
     let batch = catalog.write().unwrap();
     match change {
         Change::Arrived { known, bytes } => {
@@ -127,7 +126,7 @@ pub fn apply(catalog: &Catalog, rules: Digest, change: &Change) {
 }
 
 /// Changes in short: a word and a path each, sorted.
-pub fn brief(changes: &[Change]) -> Vec<String> {
+pub(crate) fn brief(changes: &[Change]) -> Vec<String> {
     let mut brief: Vec<String> = changes
         .iter()
         .map(|change| match change {
@@ -144,7 +143,7 @@ pub fn brief(changes: &[Change]) -> Vec<String> {
 }
 
 /// What the catalog has of a source: path and digest of present documents.
-pub fn present(catalog: &Catalog, source: &str) -> BTreeMap<String, Digest> {
+pub(crate) fn present(catalog: &Catalog, source: &str) -> BTreeMap<String, Digest> {
     let mut present = BTreeMap::new();
     catalog
         .each_document(source, |known| {

@@ -1,0 +1,4 @@
+//! The sources on real file systems, with real repositories and real watches.
+
+mod common;
+mod folder;
