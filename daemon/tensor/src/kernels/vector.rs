@@ -1,13 +1,25 @@
-use pulp::Arch;
-
 use crate::Float;
 
 /// Lanes of a running sum: enough to keep vector units busy, and a fixed order of summation.
 const LANES: usize = 32;
 
 /// Runs `work` compiled for the best instructions that this machine has.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn fast<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(work)
+    use pulp::x86::{V3, V4};
+    if let Some(wide) = V4::try_new() {
+        wide.vectorize(work)
+    } else if let Some(narrow) = V3::try_new() {
+        narrow.vectorize(work)
+    } else {
+        work()
+    }
+}
+
+/// Runs `work`: elsewhere the compiler's own target has the vector instructions.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn fast<R>(work: impl FnOnce() -> R) -> R {
+    work()
 }
 
 /// Adds up lanes pairwise.

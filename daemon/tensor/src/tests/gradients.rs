@@ -14,7 +14,7 @@ fn check(model: &Model<f64>, batch: &Batch) {
     let sum = forward_backward(&model, batch, 0.5, false, &mut gradients).unwrap();
     assert!((sum.nats - loss(&model, batch)).abs() < 1e-9);
     assert_eq!(sum.tokens, batch.trained());
-    let step = 1e-3;
+    let step = 1e-4;
     for tensor in 0..model.trainable().list().len() {
         let count = model.trainable().list()[tensor].values.len();
         let own = &gradients.named().list()[tensor];
