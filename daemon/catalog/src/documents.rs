@@ -142,6 +142,14 @@ impl Catalog {
         Ok(self.known_where("source = ?1 AND path = ?2 AND state <> 'deleted'", [source, path])?.pop())
     }
 
+    /// All documents that are at a path of a source now: more than one only while renames are being taken in.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn documents_at(&self, source: &str, path: &str) -> Result<Vec<Known>, CatalogError> {
+        self.known_where("source = ?1 AND path = ?2 AND state <> 'deleted'", [source, path])
+    }
+
     /// Documents of a source whose file has an inode; deleted ones are not among them.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use moat_catalog::{Catalog, CatalogError, Known, Sweep};
+use moat_catalog::{Catalog, CatalogError, Known, Stamp, Sweep};
 use moat_contracts::{Digest, Document, DocumentId, DocumentState, Skip};
 use rustix::fs::FileType;
 
@@ -136,7 +136,7 @@ impl<'a> Scan<'a> {
         let catalog = self.catalog;
         let (sweep, mut departures) = self.departures();
         for path in paths {
-            let at = catalog.document_at(&departures.folder.name, path)?;
+            let at = catalog.documents_at(&departures.folder.name, path)?;
             let under = catalog.documents_under(&departures.folder.name, &format!("{path}/"))?;
             for known in at.into_iter().chain(under) {
                 if !sweep.has_met(known.document.id)? {
@@ -194,7 +194,7 @@ impl<'a> Scan<'a> {
         let path = encode(entry.path);
         let (name, facts) = (&self.folder.name, &entry.facts);
         let known = self.catalog.documents_at_inode(name, facts.device, facts.inode)?;
-        for known in known.into_iter().chain(self.catalog.document_at(name, &path)?) {
+        for known in known.into_iter().chain(self.catalog.documents_at(name, &path)?) {
             if !self.sweep.has_met(known.document.id)? {
                 self.sweep.met(known.document.id)?;
                 self.perhaps.insert(known.document.id);
@@ -285,7 +285,7 @@ impl<'a> Scan<'a> {
             return Ok(());
         }
         if itself.is_none() {
-            known.extend(self.catalog.document_at(source, &path)?);
+            known.extend(self.catalog.documents_at(source, &path)?);
         }
         let mut content = None;
         let mut claims = Vec::with_capacity(known.len());
@@ -324,7 +324,8 @@ impl<'a> Scan<'a> {
                 && self.stands(&stands, facts, given)
             {
                 self.count(known.skip);
-                return self.restamp(known, path, facts, known.stamp.header);
+                let stamp = Stamp { header: known.stamp.header, ..facts.stamp(b"") };
+                return self.restamp(known, path, facts, stamp);
             }
         }
         let content = content.unwrap_or_else(|| self.content(entry, given));
@@ -416,10 +417,9 @@ impl<'a> Scan<'a> {
         known: &Known,
         path: String,
         facts: &Facts,
-        header: Digest,
+        stamp: Stamp,
     ) -> Result<(), SourceError> {
         let document = self.describe(Some(known), path, facts, known.document.digest);
-        let stamp = moat_catalog::Stamp { header, ..facts.stamp(b"") };
         self.report.restamped += 1;
         Ok((self.sink)(Change::Restamped { known: Known { document, stamp, ..known.clone() } })?)
     }
@@ -455,6 +455,12 @@ impl<'a> Scan<'a> {
         bytes: Vec<u8>,
     ) -> Result<(), SourceError> {
         let digest = Digest::of(&bytes);
+        let mut stamp = facts.stamp(&bytes);
+        if !self.settled(facts) {
+            // A write in the same tick of the clock would leave no trace: this stamp matches no file, so that the
+            // next scan reads it again.
+            stamp.modified_ns = stamp.modified_ns.wrapping_sub(1);
+        }
         if let Some(known) = &known
             && known.document.digest == digest
             && known.rules == Some(self.rules)
@@ -462,16 +468,10 @@ impl<'a> Scan<'a> {
             && kind_hint(&known.document.path) == kind_hint(&path)
         {
             self.count(known.skip);
-            return self.restamp(known, path, facts, facts.stamp(&bytes).header);
+            return self.restamp(known, path, facts, stamp);
         }
         let document = self.describe(known.as_ref(), path, facts, digest);
-        let known = Known {
-            document,
-            state: DocumentState::Present,
-            skip: None,
-            stamp: facts.stamp(&bytes),
-            rules: None,
-        };
+        let known = Known { document, state: DocumentState::Present, skip: None, stamp, rules: None };
         self.sweep.met(known.document.id)?;
         self.count(None);
         self.report.arrived += 1;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moat_catalog::{Catalog, Known};
@@ -117,8 +117,8 @@ pub(crate) fn apply(catalog: &Catalog, rules: Digest, change: &Change) {
         Change::Skipped { known } => {
             assert_eq!(known.state, DocumentState::Skipped);
             assert!(known.skip.is_some());
-            batch.put_records(known.document.id, &[]).unwrap();
             batch.put_document(known).unwrap();
+            batch.put_records(known.document.id, &[]).unwrap();
         }
         Change::Gone { id, .. } => batch.delete_document(*id).unwrap(),
     }
@@ -155,4 +155,26 @@ pub(crate) fn present(catalog: &Catalog, source: &str) -> BTreeMap<String, Diges
         })
         .unwrap();
     present
+}
+
+/// What is in a folder: path and digest of regular files, hidden ones aside.
+pub(crate) fn actual(root: &Path) -> BTreeMap<String, Digest> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if entry.file_name().to_str().unwrap().starts_with('.') {
+                continue;
+            }
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, Digest::of(&fs::read(path).unwrap()));
+            }
+        }
+    }
+    files
 }

@@ -2,3 +2,6 @@
 
 mod common;
 mod folder;
+mod git;
+mod model;
+mod watch;
