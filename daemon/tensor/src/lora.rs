@@ -167,8 +167,6 @@ fn supported(config: &Value) -> Result<(), String> {
         _ => false,
     };
     let changing = [
-        "use_rslora",
-        "use_dora",
         "fan_in_fan_out",
         "modules_to_save",
         "rank_pattern",
@@ -178,10 +176,12 @@ fn supported(config: &Value) -> Result<(), String> {
         "lora_bias",
         "trainable_token_indices",
         "target_parameters",
-        "megatron_config",
         "alora_invocation_tokens",
     ];
-    match changing.into_iter().find(|key| !off(&config[*key])) {
+    // PEFT names its variants `use_…` and their settings `…_config`.
+    let variant = |key: &str| key.starts_with("use_") || key.ends_with("_config") || changing.contains(&key);
+    let keys = config.as_object().into_iter().flat_map(|map| map.keys());
+    match keys.filter(|key| variant(key)).find(|key| !off(&config[*key])) {
         Some(key) => refuse(key),
         None => Ok(()),
     }
