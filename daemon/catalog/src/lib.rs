@@ -25,6 +25,7 @@ pub use documents::{Known, SourceCounts, Stamp, Sweep};
 pub use error::CatalogError;
 pub use records::{Row, RowId};
 pub use runs::{RunRow, StepRow};
+pub use twins::{Cluster, ClusterId, Group, GroupId};
 
 /// One connection to the catalog. Open one per thread; any number may read while one writes.
 pub struct Catalog {

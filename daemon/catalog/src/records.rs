@@ -139,9 +139,8 @@ impl Catalog {
     /// [`CatalogError`] where reading or unpacking fails.
     pub fn text_and_kind(&self, id: RecordId) -> Result<Option<(String, Kind)>, CatalogError> {
         let mut statement = self.connection.prepare_cached("SELECT body, kind FROM texts WHERE id = ?1")?;
-        let found = statement.query_row([id.0.as_bytes()], |row| {
-            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?))
-        });
+        let found = statement
+            .query_row([id.0.as_bytes()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?)));
         let Some((packed, kind)) = found.optional()? else { return Ok(None) };
         let bytes = zstd::stream::decode_all(packed.as_slice())?;
         let kind = Kind::from_word(&kind).ok_or_else(|| damaged("record kind"))?;

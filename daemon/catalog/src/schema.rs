@@ -33,7 +33,8 @@ CREATE INDEX documents_by_inode ON documents (source, device, inode) WHERE state
 CREATE TABLE texts (id BLOB PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL, uses INTEGER NOT NULL) STRICT;
 
 CREATE TABLE records (
-    row INTEGER PRIMARY KEY,
+    -- Never given twice, so that a link to a removed row cannot come to mean another.
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
     document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
     ordinal INTEGER NOT NULL,
     id BLOB NOT NULL,
@@ -51,22 +52,30 @@ CREATE TABLE records (
     UNIQUE (document, ordinal)
 ) STRICT;
 CREATE INDEX records_by_id ON records (id);
-CREATE INDEX records_by_twin ON records (twin) WHERE twin IS NOT NULL;
 
-CREATE TABLE bands (
+-- Records with the same text form a group; groups joined by near-duplicates form a cluster, of which one row survives.
+CREATE TABLE twin_clusters (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    survivor INTEGER NOT NULL,
+    size INTEGER NOT NULL
+) STRICT;
+CREATE TABLE twin_groups (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE,
+    cluster INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    -- The survivor that the group's rows name as their twin, and how similar it is.
+    shown INTEGER,
+    similarity REAL,
+    signature BLOB NOT NULL
+) STRICT;
+CREATE INDEX twin_groups_by_cluster ON twin_groups (cluster, shown);
+CREATE TABLE twin_bands (
     hash INTEGER NOT NULL,
-    row INTEGER NOT NULL REFERENCES records (row) ON DELETE CASCADE,
-    PRIMARY KEY (hash, row)
+    cluster INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (hash, cluster, number)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX bands_by_row ON bands (row);
-
-CREATE TABLE edges (
-    a INTEGER NOT NULL REFERENCES records (row) ON DELETE CASCADE,
-    b INTEGER NOT NULL REFERENCES records (row) ON DELETE CASCADE,
-    similarity REAL NOT NULL,
-    PRIMARY KEY (a, b)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX edges_by_b ON edges (b);
 
 CREATE TABLE datasets (
     number INTEGER PRIMARY KEY,

@@ -160,13 +160,7 @@ fn a_record_with_a_twin_is_not_kept_and_each_id_comes_once() {
     batch.set_twin(rows[2], Some((rows[0], 0.9))).unwrap();
     assert_eq!(kept(&batch), ["a"]);
     assert_eq!(batch.row(rows[2]).unwrap().effective(), Verdict::Dropped);
-    batch.put_bands(rows[0], &[5, u64::MAX]).unwrap();
-    assert_eq!(batch.rows_in_bands(&[u64::MAX, 6], 10).unwrap(), [rows[0]]);
-    batch.put_edge(rows[2], rows[0], 0.9).unwrap();
-    assert_eq!(batch.edges(rows[0]).unwrap(), [(rows[2], 0.9)]);
     batch.delete_document(known("a").document.id).unwrap();
-    assert_eq!(batch.rows_in_bands(&[u64::MAX], 10).unwrap(), []);
-    assert_eq!(batch.edges(rows[2]).unwrap(), []);
     let counts = batch.source_counts("docs").unwrap();
     assert_eq!((counts.present, counts.deleted, counts.dropped["near_duplicate"]), (2, 1, 1));
 }

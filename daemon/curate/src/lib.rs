@@ -6,7 +6,8 @@
 //! Nothing here reads files, knows of sources, or lets a customer's text into a reason or an error.
 
 mod detect;
-//pub mod duplicates;
+/// Near-duplicate clusters, kept up to date in the catalog.
+pub mod duplicates;
 mod lines;
 mod minhash;
 mod quality;
@@ -22,6 +23,7 @@ use moat_contracts::{
 };
 
 pub use detect::{Detectors, Finding};
+pub use duplicates::CurateError;
 pub use lines::Lines;
 pub use minhash::{MinHash, similarity};
 pub use quality::{Checks, Scratch};
