@@ -12,6 +12,9 @@ import sys
 
 UNITS = {"mb_per_s": "MB/s of one core", "tokens_per_s": "tokens/s", "peak_mib": "MiB"}
 
+NAMES = {"quality": "Gopher quality rules", "repetition": "Gopher repetition rules", "line": "FineWeb line rules",
+         "minhash": "MinHash 14x8", "all": "all of curation"}
+
 
 def rounds(files):
     measured = collections.defaultdict(list)
@@ -19,7 +22,7 @@ def rounds(files):
         with open(name, encoding="utf-8") as lines:
             for line in filter(str.strip, lines):
                 found = json.loads(line)
-                for key in UNITS.keys() & found.keys():
+                for key in filter(found.__contains__, UNITS):
                     measured[found["run"], key, found["side"]].append(found[key])
     return {key: statistics.median(values) for key, values in measured.items()}
 
@@ -30,7 +33,7 @@ def rows(measured, conditions):
             continue
         for (peer_run, peer_key, peer), theirs in measured.items():
             if (peer_run, peer_key) == (run, key) and peer != "ours":
-                yield {"name": run, "ours": ours, "peer": theirs, "ratio": round(ours / theirs, 3),
+                yield {"name": NAMES.get(run, run), "ours": ours, "peer": theirs, "ratio": round(ours / theirs, 3),
                        "unit": UNITS[key], "conditions": f"beside {peer}; {conditions}"}
 
 
