@@ -16,7 +16,9 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 /// Makes an empty folder, in place of what an interrupted writer may have left there.
 pub(crate) fn fresh_folder(path: &Path) -> Result<(), TrainError> {
     remove(path)?;
-    fs::create_dir_all(path).map_err(TrainError::written(path))
+    fs::create_dir_all(path).map_err(TrainError::written(path))?;
+    // The folders above may be new too: what is published in them later must be found after a power cut.
+    path.ancestors().skip(1).take(3).filter(|above| above.is_dir()).try_for_each(sync_folder)
 }
 
 /// Removes a folder with all that is in it, if it is there.
