@@ -178,3 +178,16 @@ pub(crate) fn actual(root: &Path) -> BTreeMap<String, Digest> {
     }
     files
 }
+
+/// Runs on a thread that may not pass over permissions, as root otherwise does.
+pub(crate) fn without_privilege<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    let act = move || {
+        use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+        let passing = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        let now = capabilities(None).unwrap();
+        set_capabilities(None, CapabilitySets { effective: now.effective.difference(passing), ..now })
+            .unwrap();
+        act()
+    };
+    std::thread::spawn(act).join().unwrap()
+}

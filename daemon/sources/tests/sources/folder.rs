@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
-use crate::common::{Place, SOURCE, actual, apply, brief, present, rules};
+use crate::common::{Place, SOURCE, actual, apply, brief, present, rules, without_privilege};
 use moat_catalog::Known;
 use moat_contracts::{Digest, DocumentState, Skip};
 use moat_sources::{Change, ScanReport, SinkClosed, SourceError};
@@ -314,19 +314,6 @@ fn the_mode_says_who_may_read() {
     mode(0o600);
     assert_eq!(brief(&place.scan().unwrap().1), ["restamped a.txt"]);
     assert_eq!(place.known("a.txt").document.readers, readers[..1]);
-}
-
-/// Runs on a thread that may not pass over permissions, as root otherwise does.
-fn without_privilege<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
-    let act = move || {
-        use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-        let passing = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
-        let now = capabilities(None).unwrap();
-        set_capabilities(None, CapabilitySets { effective: now.effective.difference(passing), ..now })
-            .unwrap();
-        act()
-    };
-    std::thread::spawn(act).join().unwrap()
 }
 
 #[test]

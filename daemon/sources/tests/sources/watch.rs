@@ -1,11 +1,12 @@
 //! Watching with the system's own notifications. Each wait ends when the hint is there, however long that takes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use moat_sources::Hints;
 
-use crate::common::{Place, SOURCE, actual, brief, present};
+use crate::common::{Place, SOURCE, actual, brief, present, without_privilege};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -74,4 +75,24 @@ fn another_thread_ends_the_wait() {
     std::thread::spawn(move || waker.wake());
     assert_eq!(watch.wait(LONG), Hints::Everything);
     assert_eq!(watch.wait(Duration::ZERO), Hints::Nothing);
+}
+
+#[test]
+fn an_unreadable_folder_does_not_blind_the_watch() {
+    let place = Place::new();
+    for path in ["a/1.txt", "closed/2.txt", "z/deep/3.txt"] {
+        place.write(path, path);
+    }
+    fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    let place = without_privilege(move || {
+        let watch = place.folder.watch().unwrap();
+        assert_eq!(watch.unwatched(), 1);
+        for path in ["z/deep/4.txt", "a/5.txt"] {
+            place.write(path, path);
+            let Hints::Paths(paths) = watch.wait(LONG) else { panic!("no paths") };
+            assert_eq!(paths.into_iter().collect::<Vec<_>>(), [path]);
+        }
+        place
+    });
+    fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }
