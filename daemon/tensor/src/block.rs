@@ -24,12 +24,15 @@ pub(crate) struct Pass<'a, F: Float, K> {
     pub(crate) rows: usize,
 }
 
+/// Rows before a norm, and its scales.
+type Raw<F> = (Vec<F>, Vec<F>);
+
 /// What a block's backward needs of its forward. What is cheap is made again: the normed rows and the gated product.
 pub(crate) struct Kept<F> {
     pub(crate) input: Vec<F>,
     input_scales: Vec<F>,
     /// q and k before the norm of their heads, and that norm's scales.
-    raw: Option<[(Vec<F>, Vec<F>); 2]>,
+    raw: Option<[Raw<F>; 2]>,
     q: Vec<F>,
     k: Vec<F>,
     v: Vec<F>,
@@ -83,7 +86,7 @@ impl<'a, F: Float, K: Kernels<F>> Pass<'a, F, K> {
         slot: usize,
         x: &[F],
         workspace: &mut Workspace<F>,
-    ) -> (Vec<F>, Option<(Vec<F>, Vec<F>)>) {
+    ) -> (Vec<F>, Option<Raw<F>>) {
         let block = &self.index.blocks[layer];
         let rows = self.apply(layer, slot, x, workspace);
         let count = if slot == QUERY { self.heads.query } else { self.heads.key };
@@ -145,7 +148,7 @@ impl<'a, F: Float, K: Kernels<F>> Pass<'a, F, K> {
     pub(crate) fn inside(&self, layer: usize, input: Vec<F>, workspace: &mut Workspace<F>) -> Kept<F> {
         let Projected { input_scales, q, k, v, raw } = self.queries(layer, &input, workspace);
         let (mut o, mut sums) = (workspace.take(q.len()), workspace.take(self.rows * self.heads.query));
-        self.kernels.attention(&q, &k, &v, &self.spans, self.heads, &mut o, &mut sums);
+        self.kernels.attention([&q, &k, &v], &self.spans, self.heads, &mut o, &mut sums);
         let middle = self.after_attention(layer, &input, &o, workspace);
         let [middle_scales, gate, up] = self.gated(layer, &middle, workspace);
         Kept { input, input_scales, raw, q, k, v, o, sums, middle, middle_scales, gate, up }
@@ -321,7 +324,7 @@ pub(crate) struct Projected<F> {
     pub(crate) q: Vec<F>,
     pub(crate) k: Vec<F>,
     pub(crate) v: Vec<F>,
-    pub(crate) raw: Option<[(Vec<F>, Vec<F>); 2]>,
+    pub(crate) raw: Option<[Raw<F>; 2]>,
 }
 
 impl<F: Float> Projected<F> {

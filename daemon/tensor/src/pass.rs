@@ -18,7 +18,7 @@ pub struct LossSum {
 
 /// What the backward has of one block.
 enum Saved<F> {
-    Whole(Kept<F>),
+    Whole(Box<Kept<F>>),
     Input(Vec<F>),
 }
 
@@ -111,7 +111,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
     ) -> f64 {
         let (hidden, vocabulary) = (self.hidden(), self.model.weights.architecture.vocabulary);
         let mut d = workspace.zeros(x.len());
-        let mut losses = vec![F::ZERO; LOGIT_ROWS];
+        let mut losses = [F::ZERO; LOGIT_ROWS];
         let mut nats = 0.0;
         for rows in rows.chunks(LOGIT_ROWS) {
             let losses = &mut losses[..rows.len()];
@@ -159,13 +159,17 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         let mut saved = Vec::with_capacity(self.index.blocks.len());
         for layer in 0..self.index.blocks.len() {
             let (output, kept) = self.forward(layer, x, workspace);
-            saved.push(if recompute { Saved::Input(kept.release(workspace)) } else { Saved::Whole(kept) });
+            saved.push(if recompute {
+                Saved::Input(kept.release(workspace))
+            } else {
+                Saved::Whole(Box::new(kept))
+            });
             x = output;
         }
         let nats = self.learn_head(&mut x, &rows, batch, scale, gradients, workspace);
         for (layer, saved) in saved.into_iter().enumerate().rev() {
             let kept = match saved {
-                Saved::Whole(kept) => kept,
+                Saved::Whole(kept) => *kept,
                 Saved::Input(input) => self.inside(layer, input, workspace),
             };
             self.backward(layer, kept, &mut x, gradients, workspace);

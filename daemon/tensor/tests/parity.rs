@@ -1,6 +1,8 @@
 //! Small random models of each family against what PyTorch, transformers and PEFT compute of them. `tests/fixtures`
 //! says what is there and how it was made; `MOAT_PARITY_FIXTURES` names a folder of other ones.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use moat_tensor::{

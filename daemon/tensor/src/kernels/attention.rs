@@ -107,7 +107,7 @@ fn room<F: Float>(scratch: &mut Vec<F>, count: usize) -> &mut [F] {
 }
 
 /// Divides a buffer into parts of these lengths, in order.
-fn divide<'a, F>(mut whole: &'a mut [F], lengths: impl Iterator<Item = usize>) -> Vec<&'a mut [F]> {
+fn divide<F>(mut whole: &mut [F], lengths: impl Iterator<Item = usize>) -> Vec<&mut [F]> {
     let mut parts = Vec::new();
     for length in lengths {
         let (part, rest) = std::mem::take(&mut whole).split_at_mut(length);
@@ -118,7 +118,7 @@ fn divide<'a, F>(mut whole: &'a mut [F], lengths: impl Iterator<Item = usize>) -
 }
 
 pub(super) fn forward<F: Float>(
-    (q, k, v): (&[F], &[F], &[F]),
+    [q, k, v]: [&[F]; 3],
     spans: &Spans,
     heads: Heads,
     o: &mut [F],

@@ -212,8 +212,8 @@ impl<F: Float> Kernels<F> for Cpu {
         });
     }
 
-    fn attention(&self, q: &[F], k: &[F], v: &[F], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]) {
-        attention::forward((q, k, v), spans, heads, o, sums);
+    fn attention(&self, qkv: [&[F]; 3], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]) {
+        attention::forward(qkv, spans, heads, o, sums);
     }
 
     fn attention_backward(

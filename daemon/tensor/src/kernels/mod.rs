@@ -99,7 +99,7 @@ pub(crate) trait Kernels<F: Float>: Sync {
 
     /// `o_i = Σ_{j≤i} p_ij v_j`, `p_i = softmax_j(q_i·k_j / √width)` within each segment and query head, in the layout of
     /// [`Kernels::to_heads`]; keeps `ln Σ_j exp(q_i·k_j / √width)` in `sums`, `[segment][head][row]`.
-    fn attention(&self, q: &[F], k: &[F], v: &[F], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]);
+    fn attention(&self, qkv: [&[F]; 3], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]);
 
     /// With `p` computed again from `sums` and `δ_i = do_i·o_i`: `dv_j = Σ_i p_ij do_i`,
     /// `ds_ij = p_ij (do_i·v_j − δ_i) / √width`, `dq_i = Σ_j ds_ij k_j`, `dk_j = Σ_i ds_ij q_i`, where key heads sum over
