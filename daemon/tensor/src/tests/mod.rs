@@ -5,6 +5,7 @@ use moat_contracts::{Architecture, Family};
 use crate::random::Random;
 use crate::{Batch, IGNORE, Lora, Model, Weights};
 
+mod formulas;
 mod gradients;
 mod properties;
 mod storage;
