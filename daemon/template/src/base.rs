@@ -128,6 +128,15 @@ impl BaseText {
         Ok(encoding.map_err(|error| TemplateError::Encode(error.to_string()))?.get_ids().to_vec())
     }
 
+    /// As [`BaseText::encode`], each token with the bytes of the text that it stands for. Tokens that share a letter
+    /// share its bytes.
+    ///
+    /// # Errors
+    /// [`TemplateError::Encode`].
+    pub fn encode_ranges(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, TemplateError> {
+        ranges(&self.plain, text)
+    }
+
     /// Tokens of a text in which special tokens are read as what they are: for the corpora that bases are made of,
     /// never for customers' text. Neither start nor end is added.
     ///
@@ -140,10 +149,7 @@ impl BaseText {
 
     /// Tokens of a rendered chat with their byte ranges; special tokens are read as what they are.
     pub(crate) fn encode_marked(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, TemplateError> {
-        let encoding =
-            self.marked.encode(text, false).map_err(|error| TemplateError::Encode(error.to_string()))?;
-        let ranges = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
-        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+        ranges(&self.marked, text)
     }
 
     /// The text of tokens, special ones left out.
@@ -201,6 +207,12 @@ impl Pieces<'_> {
         self.given = self.tokens.len();
         Ok(piece)
     }
+}
+
+fn ranges(tokenizer: &Tokenizer, text: &str) -> Result<Vec<(u32, Range<usize>)>, TemplateError> {
+    let encoding = tokenizer.encode(text, false).map_err(|error| TemplateError::Encode(error.to_string()))?;
+    let ranges = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
+    Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
 }
 
 /// The token that the tokenizer itself puts before a text when it is asked for special tokens.

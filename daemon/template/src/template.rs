@@ -95,18 +95,7 @@ fn with_marks(source: &str) -> (String, bool) {
     while let Some(open) = rest.find("{%") {
         let Some(close) = rest[open..].find("%}").map(|length| open + length + 2) else { break };
         let inside = &rest[open + 2..close - 2];
-        let left = inside
-            .chars()
-            .next()
-            .filter(|first| "-+".contains(*first))
-            .map_or("", |first| if first == '-' { "-" } else { "+" });
-        let right = if inside.len() > 1 && inside.ends_with('-') {
-            "-"
-        } else if inside.len() > 1 && inside.ends_with('+') {
-            "+"
-        } else {
-            ""
-        };
+        let (left, right) = (control(inside.chars().next()), control(inside.chars().next_back()));
         let word = inside.trim_matches(|sign: char| sign.is_whitespace() || "-+".contains(sign));
         output.push_str(&rest[..open]);
         match word {
@@ -123,6 +112,15 @@ fn with_marks(source: &str) -> (String, bool) {
     }
     output.push_str(rest);
     (output, marked)
+}
+
+/// The whitespace control at one end of a tag.
+fn control(sign: Option<char>) -> &'static str {
+    match sign {
+        Some('-') => "-",
+        Some('+') => "+",
+        _ => "",
+    }
 }
 
 fn split_marks(text: &str) -> Rendered {
