@@ -1,4 +1,8 @@
-use moat_contracts::{Example, ExportJob, Progress, TrainJob};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use moat_contracts::{AskJob, EvaluateJob, Example, ExportJob, Progress, TrainJob};
+use moat_evaluate::Measured;
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_train::{Ended, Intake, TrainError};
 
@@ -23,9 +27,13 @@ pub(crate) fn run(link: &mut Link, protection: &Protection, threads: usize) -> F
     }
     match job {
         ToEngine::Train(job) => train(link, &job),
+        ToEngine::Evaluate(job) => evaluate(link, &job),
         ToEngine::Export(job) => export(&job),
+        ToEngine::Ask(job) => ask(link, &job),
         ToEngine::Stop => FromEngine::Stopped,
-        _ => failed("a job was expected first: moatd and moat-engine are of different releases"),
+        ToEngine::Example(_) | ToEngine::End => {
+            failed("a job was expected first: moatd and moat-engine are of different releases")
+        }
     }
 }
 
@@ -52,9 +60,46 @@ fn train(link: &mut Link, job: &TrainJob) -> FromEngine {
     }
 }
 
+fn evaluate(link: &mut Link, job: &EvaluateJob) -> FromEngine {
+    let mut held_out = Vec::new();
+    let complete = examples(link, |example| {
+        held_out.push(example);
+        Ok(())
+    });
+    match complete {
+        Ok(true) => {}
+        Ok(false) => return FromEngine::Stopped,
+        Err(error) => return failed(error),
+    }
+    preparing(link, format!("loading base and tuned model for {} records", held_out.len()));
+    let stop = link.stop();
+    let measured = moat_evaluate::examine(job, &held_out, &mut |loss, done, of| {
+        link.send(&FromEngine::Progress(Progress::Examined { loss, done, of }));
+        if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match measured {
+        Ok(Some(Measured { held_out, forgetting })) => FromEngine::Evaluated { held_out, forgetting },
+        Ok(None) => FromEngine::Stopped,
+        Err(error) => failed(error),
+    }
+}
+
 fn export(job: &ExportJob) -> FromEngine {
     match moat_train::merge(job) {
         Ok(()) => FromEngine::Exported,
+        Err(error) => failed(error),
+    }
+}
+
+/// A stop ends the answers where they are.
+fn ask(link: &Link, job: &AskJob) -> FromEngine {
+    let stop = link.stop();
+    let answered = moat_serve::answer(job, &mut |_, _| {
+        if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match answered {
+        Ok(_) if stop.load(Ordering::SeqCst) => FromEngine::Stopped,
+        Ok(completions) => FromEngine::Answered(completions),
         Err(error) => failed(error),
     }
 }
@@ -74,7 +119,7 @@ fn examples(
         }
         taken += 1;
         if taken % REPORT_EVERY == 0 {
-            preparing(link, format!("tokenising, {taken} examples so far"));
+            preparing(link, format!("{taken} examples read"));
         }
     }
 }
