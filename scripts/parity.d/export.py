@@ -31,8 +31,8 @@ def main():
         if (folder / "adapter").is_dir():
             named = json.loads((folder / "adapter/adapter_config.json").read_text())["base_model_name_or_path"]
             base_folder = arguments.base or (folder / "adapter" / named)
-            if not base_folder.is_dir():
-                sys.exit(f"parity: the base `{named}` of the adapter is no folder; name it with --base DIR")
+            if not (base_folder / "config.json").is_file():
+                sys.exit(f"parity: {base_folder} holds no base; name its folder with --base DIR")
             base = load(base_folder)
             if "base_logits" in served:
                 results["base"] = (base(tokens).logits[0, -1], served["base_logits"])
