@@ -331,7 +331,8 @@ impl Default for Profiles {
             max_duplicate_10_gram: 0.2,
             ..any.clone()
         };
-        // Headings, lists, tables and fenced code are short lines without full stops.
+        // Headings, lists and fenced code are short lines without full stops, and a reference repeats its examples and
+        // its phrases: at the web's limits the manuals that are worth most would be dropped.
         let markdown = Quality {
             min_punctuated_lines: 0.0,
             max_short_lines: 0.0,
@@ -340,12 +341,20 @@ impl Default for Profiles {
             max_symbol_ratio: 0.3,
             min_alphabetic_words: 0.5,
             min_alphanumeric: 0.45,
-            max_duplicate_5_gram: 0.35,
-            max_duplicate_6_gram: 0.34,
-            max_duplicate_7_gram: 0.33,
-            max_duplicate_8_gram: 0.32,
-            max_duplicate_9_gram: 0.31,
-            max_duplicate_10_gram: 0.3,
+            max_filler: 10,
+            max_duplicate_lines: 0.6,
+            max_duplicate_paragraphs: 0.5,
+            max_duplicate_line_characters: 0.5,
+            max_duplicate_paragraph_characters: 0.4,
+            max_top_2_gram: 0.25,
+            max_top_3_gram: 0.3,
+            max_top_4_gram: 0.3,
+            max_duplicate_5_gram: 0.45,
+            max_duplicate_6_gram: 0.44,
+            max_duplicate_7_gram: 0.43,
+            max_duplicate_8_gram: 0.42,
+            max_duplicate_9_gram: 0.41,
+            max_duplicate_10_gram: 0.4,
             ..prose.clone()
         };
         // Pages carry menus and reference lists, so lines count for less than in prose.

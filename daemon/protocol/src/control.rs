@@ -219,6 +219,8 @@ pub struct SourceStatus {
     pub scanning: bool,
     /// Seconds since 1970 at which the last whole scan ended.
     pub scanned: Option<i64>,
+    /// Documents whose content the last whole scan opened; 0 where nothing had changed.
+    pub read: u64,
     /// Documents in the source that were read.
     pub present: u64,
     /// Bytes of them.
@@ -321,7 +323,7 @@ pub struct DatasetDiff {
     pub a: DatasetId,
     /// The newer one.
     pub b: DatasetId,
-    /// Whether recipe, rules and tokenizer are the same.
+    /// The same selection and split.
     pub same_recipe: bool,
     /// The same curation rules.
     pub same_rules: bool,

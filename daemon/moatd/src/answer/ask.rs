@@ -1,0 +1,49 @@
+use std::sync::Arc;
+
+use moat_contracts::{AskJob, Sampling};
+use moat_protocol::control::{Reply, RunState};
+use moat_protocol::engine::{FromEngine, ToEngine};
+
+use super::runs::find;
+use crate::daemon::Daemon;
+use crate::engine::{Engine, EngineError};
+use crate::failure::Failure;
+use crate::runs;
+
+/// Completes a prompt with the base and a run's tuned model; the newest finished run where none is named.
+pub(crate) async fn ask(
+    daemon: &Arc<Daemon>,
+    run: Option<String>,
+    prompt: String,
+    chat: bool,
+    sampling: Sampling,
+) -> Result<Reply, Failure> {
+    let run = match run {
+        Some(name) => find(daemon, &name)?,
+        None => {
+            let mut done = daemon.state.catalog()?.runs()?;
+            done.retain(|run| runs::state(run) == RunState::Done);
+            done.pop()
+                .ok_or_else(|| Failure::request("no run is done yet: `moat run start RECIPE` makes one"))?
+        }
+    };
+    if run.outcome.is_none() {
+        return Err(Failure::request(format!("run {} has no weights yet: it is {}", run.name, run.state)));
+    }
+    let base = runs::base(daemon, &run.recipe)?;
+    let job = ToEngine::Ask(AskJob {
+        base: daemon.state.base(&base.name).display().to_string(),
+        tuned: Some(runs::weights(daemon, &run).display().to_string()),
+        prompt,
+        chat,
+        sampling,
+    });
+    let mut engine = Engine::start(&daemon.settings).await?;
+    engine.job(&job).await?;
+    match engine.result().await {
+        Ok(FromEngine::Answered(completions)) => Ok(Reply::Answer(completions)),
+        Err(EngineError::Failed(reason)) => Err(Failure::request(reason)),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(EngineError::Unexpected.into()),
+    }
+}

@@ -1,0 +1,101 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use moat_catalog::RunRow;
+use moat_contracts::{ExportJob, Method};
+use moat_models::{Export, ImportedBase};
+use moat_protocol::control::{Exported, Reply};
+use moat_protocol::engine::{FromEngine, ToEngine};
+
+use super::runs::find;
+use crate::daemon::Daemon;
+use crate::engine::{Engine, EngineError};
+use crate::failure::Failure;
+use crate::runs;
+
+/// Writes a run's weights with their lineage into a new folder.
+pub(crate) async fn export(daemon: &Arc<Daemon>, run: &str, folder: &str) -> Result<Reply, Failure> {
+    let run = find(daemon, run)?;
+    let folder = PathBuf::from(folder);
+    if folder.exists() {
+        return Err(Failure::request(format!(
+            "{} is there already: give a folder that is not",
+            folder.display()
+        )));
+    }
+    if run.edge.is_none() {
+        return Err(Failure::request(format!(
+            "run {} is {}: only a run whose edge was measured is exported",
+            run.name, run.state
+        )));
+    }
+    let base = runs::base(daemon, &run.recipe)?;
+    if run.base != Some(base.hash) {
+        return Err(Failure::request(format!(
+            "base `{}` is not the one that run {} trained on",
+            base.name, run.name
+        )));
+    }
+    let model = match run.recipe.train.method {
+        Method::Full => runs::weights(daemon, &run),
+        Method::Lora => merge(daemon, &run, &base).await?,
+    };
+    let daemon = daemon.clone();
+    let written = tokio::task::spawn_blocking(move || write(&daemon, &run, &base, &model, &folder));
+    Ok(Reply::Exported(written.await.map_err(Failure::internal)??))
+}
+
+/// Has an engine write base + adapter as one model, into the run's folder.
+async fn merge(daemon: &Daemon, run: &RunRow, base: &ImportedBase) -> Result<PathBuf, Failure> {
+    let output = daemon.state.run(&run.name).join("merged");
+    if let Err(error) = std::fs::remove_dir_all(&output)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(Failure::internal(format!("{} cannot be cleared: {error}", output.display())));
+    }
+    let job = ToEngine::Export(ExportJob {
+        base: daemon.state.base(&base.name).display().to_string(),
+        adapter: runs::weights(daemon, run).display().to_string(),
+        output: output.display().to_string(),
+    });
+    let mut engine = Engine::start(&daemon.settings).await?;
+    engine.job(&job).await?;
+    match engine.result().await? {
+        FromEngine::Exported => Ok(output),
+        _ => Err(EngineError::Unexpected.into()),
+    }
+}
+
+fn write(
+    daemon: &Daemon,
+    run: &RunRow,
+    base: &ImportedBase,
+    model: &Path,
+    folder: &Path,
+) -> Result<Exported, Failure> {
+    let missing = |what: &str| Failure::internal(format!("run {} has no {what} in the catalog", run.name));
+    let shown = runs::shown(daemon, run.clone())?;
+    let outcome = shown.outcome.ok_or_else(|| missing("outcome"))?;
+    let edge = shown.edge.ok_or_else(|| missing("edge"))?;
+    let id = run.dataset.ok_or_else(|| missing("dataset"))?;
+    let dataset = daemon.state.catalog()?.dataset(id)?.ok_or_else(|| missing("dataset"))?;
+    let adapter = (run.recipe.train.method == Method::Lora).then(|| runs::weights(daemon, run));
+    let facts = Export {
+        run: &run.name,
+        version: env!("CARGO_PKG_VERSION"),
+        recipe: &run.recipe,
+        dataset: &dataset,
+        manifest: &moat_datasets::manifest(&dataset),
+        base,
+        outcome: &outcome,
+        edge: &edge,
+        adapter: adapter.as_deref(),
+        model,
+    };
+    let files = moat_models::export(&facts, folder).map_err(Failure::internal)?;
+    if adapter.is_some() {
+        std::fs::remove_dir_all(model)
+            .map_err(|error| Failure::internal(format!("{} cannot be cleared: {error}", model.display())))?;
+    }
+    Ok(Exported { folder: folder.display().to_string(), files })
+}

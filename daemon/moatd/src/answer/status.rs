@@ -1,0 +1,42 @@
+use std::collections::BTreeMap;
+
+use moat_protocol::control::{Reply, SourceStatus, Status};
+
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+use crate::runs;
+
+/// How everything stands.
+pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let mut sources = BTreeMap::new();
+    for source in &daemon.settings.source {
+        let counts = catalog.source_counts(&source.name)?;
+        let scan = daemon.scans().get(&source.name).cloned().unwrap_or_default();
+        let status = SourceStatus {
+            kind: source.kind.word().to_owned(),
+            location: source.path.display().to_string(),
+            fault: scan.fault,
+            scanning: scan.scanning,
+            scanned: scan.scanned,
+            read: scan.read,
+            present: counts.present,
+            bytes: counts.bytes,
+            skipped: counts.skipped,
+            deleted: counts.deleted,
+            verdicts: counts.verdicts,
+            dropped: counts.dropped,
+            redactions: counts.redactions,
+        };
+        sources.insert(source.name.clone(), status);
+    }
+    let active = catalog.runs()?.into_iter().filter(|run| runs::is_active(runs::state(run)));
+    Ok(Reply::Status(Box::new(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime: daemon.started.elapsed().as_secs(),
+        rules: Some(daemon.rules_hash),
+        sources,
+        active_runs: active.map(|run| run.name).collect(),
+        protections: daemon.protections.clone(),
+    })))
+}

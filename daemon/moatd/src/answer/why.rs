@@ -1,0 +1,88 @@
+use std::collections::BTreeMap;
+
+use moat_catalog::{Catalog, Known, Row};
+use moat_contracts::{DocumentState, Reason, Skip};
+use moat_protocol::control::{Reached, Reply, Twin, Why, WhyRecord};
+
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+
+/// What became of the documents that a path names: a path in a source, or one on this machine.
+pub(crate) fn why(daemon: &Daemon, path: &str) -> Result<Reply, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let mut documents = catalog.documents_named(path)?;
+    for source in &daemon.settings.source {
+        // A path on this machine is the source's root and the path in it.
+        let root = source.path.display().to_string();
+        let inner = path.strip_prefix(&root).map(|rest| rest.trim_start_matches('/'));
+        if let Some(inner) = inner.filter(|inner| !inner.is_empty()) {
+            let found = catalog.documents_named(inner)?;
+            documents.extend(found.into_iter().filter(|known| known.document.source == source.name));
+        }
+    }
+    if documents.is_empty() {
+        return Err(Failure::request(format!(
+            "no source holds or held `{path}`: give the path in its source, or on this machine; `moat scan` looks again"
+        )));
+    }
+    let told = documents.iter().map(|known| tell(&catalog, known)).collect::<Result<_, _>>()?;
+    Ok(Reply::Why(told))
+}
+
+fn tell(catalog: &Catalog, known: &Known) -> Result<Why, Failure> {
+    let document = &known.document;
+    let rows = catalog.record_rows(document.id)?;
+    let runs = catalog.runs()?;
+    let reached = catalog.datasets_reached(document.id)?.into_iter().map(|(dataset, split)| Reached {
+        dataset,
+        split: split.word().to_owned(),
+        runs: runs.iter().filter(|run| run.dataset == Some(dataset)).map(|run| run.name.clone()).collect(),
+    });
+    Ok(Why {
+        source: document.source.clone(),
+        path: document.path.clone(),
+        state: match known.state {
+            DocumentState::Present => "present",
+            DocumentState::Skipped => "skipped",
+            DocumentState::Deleted => "deleted",
+        }
+        .to_owned(),
+        skip: known.skip.map(Skip::word).map(ToOwned::to_owned),
+        digest: (known.state == DocumentState::Present).then_some(document.digest),
+        size: document.size,
+        records: rows.iter().map(|row| tell_record(catalog, row)).collect::<Result<_, _>>()?,
+        reached: reached.collect(),
+    })
+}
+
+fn tell_record(catalog: &Catalog, row: &Row) -> Result<WhyRecord, Failure> {
+    let mut redactions = BTreeMap::new();
+    for redaction in &row.redactions {
+        *redactions.entry(redaction.label.clone()).or_default() += 1;
+    }
+    let mut reasons = row.reasons.clone();
+    let twin = match row.twin {
+        Some((survivor, similarity)) => {
+            let survivor = catalog.row(survivor)?;
+            let rule = if survivor.id == row.id { "duplicate" } else { "near_duplicate" };
+            reasons.push(Reason {
+                rule: rule.to_owned(),
+                measured: Some(similarity),
+                limit: None,
+                line: None,
+            });
+            Some(Twin { source: survivor.source, path: survivor.path, similarity })
+        }
+        None => None,
+    };
+    Ok(WhyRecord {
+        record: row.id.0,
+        first_line: row.first_line,
+        kind: row.kind.word().to_owned(),
+        language: row.language.clone(),
+        verdict: row.effective().word().to_owned(),
+        reasons,
+        redactions,
+        twin,
+    })
+}

@@ -1,0 +1,85 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use moat_protocol::control::{Fault, Reply, Request};
+use moat_protocol::{FrameError, Hello};
+use moat_settings::Settings;
+use tokio::net::{UnixListener, UnixStream, unix::UCred};
+use tracing::{debug, warn};
+
+use crate::answer;
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+use crate::intake::Intake;
+
+/// Binds the control socket. The state folder's lock is held already, so a socket that is there is a dead one.
+pub(crate) fn bind(settings: &Settings) -> Result<UnixListener, Failure> {
+    let socket = settings.socket();
+    let failed =
+        |error: std::io::Error| Failure::internal(format!("{} cannot be bound: {error}", socket.display()));
+    fs::create_dir_all(&settings.daemon.runtime).map_err(failed)?;
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&socket).map_err(failed)?;
+    // Anyone may connect and be told that they may not: who calls is asked of the kernel, not of the file's mode.
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Removes the socket at the end.
+pub(crate) fn unlink(settings: &Settings) {
+    if let Err(error) = fs::remove_file(settings.socket()) {
+        debug!("the control socket cannot be removed: {error}");
+    }
+}
+
+/// Answers callers until the task is dropped.
+pub(crate) async fn serve(listener: UnixListener, daemon: Arc<Daemon>, intake: Intake) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (daemon, intake) = (daemon.clone(), intake.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = conversation(stream, &daemon, &intake).await {
+                        debug!("a caller's connection ended: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!("a caller could not be accepted: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn conversation(
+    mut stream: UnixStream,
+    daemon: &Arc<Daemon>,
+    intake: &Intake,
+) -> Result<(), FrameError> {
+    let caller = stream.peer_cred()?;
+    moat_protocol::write(&mut stream, &Hello::of("moatd")).await?;
+    let Some(hello) = moat_protocol::read::<Hello>(&mut stream).await? else { return Ok(()) };
+    hello.expect("moat")?;
+    let Some(request) = moat_protocol::read::<Request>(&mut stream).await? else { return Ok(()) };
+    let reply = if may_call(&caller, &daemon.settings) {
+        answer::answer(daemon, intake, request, &mut stream).await.unwrap_or_else(Reply::from)
+    } else {
+        let message = format!("user {} may not call: name it in control.uids or control.gids", caller.uid());
+        Reply::Failed { fault: Fault::Denied, message }
+    };
+    moat_protocol::write(&mut stream, &reply).await
+}
+
+/// Root, the daemon's own user, and whom the configuration names.
+fn may_call(caller: &UCred, settings: &Settings) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    caller.uid() == 0
+        || caller.uid() == own
+        || settings.control.uids.contains(&caller.uid())
+        || settings.control.gids.contains(&caller.gid())
+}

@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use moat_contracts::Digest;
+use moat_curate::Compiled;
+use moat_protocol::control::Update;
+use moat_settings::Settings;
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::confine::Protections;
+use crate::failure::Failure;
+use crate::state::State;
+
+/// What the daemon's parts share.
+pub(crate) struct Daemon {
+    pub(crate) settings: Settings,
+    pub(crate) state: State,
+    pub(crate) rules: Compiled,
+    pub(crate) rules_hash: Digest,
+    pub(crate) protections: Protections,
+    pub(crate) started: Instant,
+    /// Everything that goes on, for whoever watches.
+    pub(crate) updates: broadcast::Sender<Update>,
+    /// Rung when a run is queued or asked to stop.
+    pub(crate) runs: Notify,
+    scans: Mutex<BTreeMap<String, ScanState>>,
+    stops: Mutex<Vec<String>>,
+    ending: watch::Sender<bool>,
+    _lock: File,
+}
+
+/// How a source's scans went.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScanState {
+    pub(crate) scanning: bool,
+    pub(crate) scanned: Option<i64>,
+    /// Documents that the last whole scan opened.
+    pub(crate) read: u64,
+    pub(crate) fault: Option<String>,
+}
+
+impl Daemon {
+    pub(crate) fn open(settings: Settings, protections: Protections) -> Result<Arc<Self>, Failure> {
+        let (state, lock) = State::open(&settings.daemon.state)?;
+        state.catalog()?;
+        let rules = Compiled::new(&settings.curation);
+        Ok(Arc::new(Self {
+            rules_hash: settings.curation.hash(),
+            rules,
+            settings,
+            state,
+            protections,
+            started: Instant::now(),
+            updates: broadcast::channel(1024).0,
+            runs: Notify::new(),
+            scans: Mutex::default(),
+            stops: Mutex::default(),
+            ending: watch::channel(false).0,
+            _lock: lock,
+        }))
+    }
+
+    /// Tells whoever watches.
+    pub(crate) fn update(&self, update: Update) {
+        // With nobody watching there is nobody to tell.
+        if self.updates.receiver_count() > 0 {
+            drop(self.updates.send(update));
+        }
+    }
+
+    pub(crate) fn scans(&self) -> MutexGuard<'_, BTreeMap<String, ScanState>> {
+        // A panicked holder leaves whole values behind: each is replaced at once.
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks a run to stop at its next step.
+    pub(crate) fn ask_to_stop(&self, run: &str) {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).push(run.to_owned());
+        self.runs.notify_waiters();
+    }
+
+    /// True once for every time that a run was asked to stop.
+    pub(crate) fn take_stop(&self, run: &str) -> bool {
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = stops.iter().any(|name| name == run);
+        stops.retain(|name| name != run);
+        asked
+    }
+
+    /// Begins the end of the daemon.
+    pub(crate) fn end(&self) {
+        self.ending.send_replace(true);
+        self.runs.notify_waiters();
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.ending.borrow()
+    }
+
+    /// Waits until the daemon is to end.
+    pub(crate) async fn ending(&self) {
+        // The sender lives as long as this value, so waiting cannot fail.
+        drop(self.ending.subscribe().wait_for(|ending| *ending).await);
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,139 @@
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+
+use moat_protocol::engine::FromEngine;
+use moat_protocol::{FrameError, Hello};
+use moat_settings::Settings;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::failure::Failure;
+
+/// One `moat-engine` process with one job. Dropping it kills the process.
+pub(crate) struct Engine {
+    child: Child,
+    /// Filled by a task of its own, since a frame must not be given up half read.
+    input: mpsc::Receiver<Result<FromEngine, FrameError>>,
+    /// Taken by whoever feeds the engine.
+    output: Option<OwnedWriteHalf>,
+}
+
+/// Why an engine gave no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    #[error("the engine {program} cannot be started: {error}")]
+    Start { program: String, error: std::io::Error },
+    #[error("the engine ended before its job was done ({how}); what it had saved is kept")]
+    Died { how: String },
+    #[error("the engine could not be spoken to: {0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Failed(String),
+    #[error("the engine answered something that was not asked")]
+    Unexpected,
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl Engine {
+    /// Starts an engine: no arguments but its socket as standard input, no environment but what it needs.
+    pub(crate) async fn start(settings: &Settings) -> Result<Self, EngineError> {
+        let here = std::env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
+        let program = settings.engine(&here.unwrap_or_default());
+        let failed = |error| EngineError::Start { program: program.display().to_string(), error };
+        let (ours, theirs) = StdStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let mut command = Command::new(&program);
+        command.args(["--fd", "0"]).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+        for name in ["MOAT_LOG", "RAYON_NUM_THREADS"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn().map_err(failed)?;
+        if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+            let nice = i32::from(settings.training.nice);
+            if let Err(error) = rustix::process::setpriority_process(Some(pid), nice) {
+                warn!("the engine's niceness cannot be set: {error}");
+            }
+        }
+        let (mut stream, output) = UnixStream::from_std(ours).map_err(failed)?.into_split();
+        let (sender, input) = mpsc::channel(64);
+        let mut engine = Self { child, input, output: Some(output) };
+        engine.job(&Hello::of("moatd")).await?;
+        match moat_protocol::read::<Hello>(&mut stream).await {
+            Ok(Some(hello)) => hello.expect("moat-engine")?,
+            Ok(None) | Err(FrameError::Io(_) | FrameError::Torn) => return Err(engine.died().await),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::spawn(async move {
+            while let Some(message) = moat_protocol::read(&mut stream).await.transpose() {
+                let last = message.is_err();
+                if sender.send(message).await.is_err() || last {
+                    break;
+                }
+            }
+        });
+        Ok(engine)
+    }
+
+    /// Sends the greeting or the job.
+    pub(crate) async fn job(&mut self, message: &impl serde::Serialize) -> Result<(), EngineError> {
+        let Some(output) = &mut self.output else { return Err(EngineError::Unexpected) };
+        match moat_protocol::write(output, message).await {
+            Ok(()) => Ok(()),
+            Err(FrameError::Io(_)) => Err(self.died().await),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hands the sending side to whoever feeds examples and asks for a stop.
+    pub(crate) fn feeder(&mut self) -> Result<OwnedWriteHalf, EngineError> {
+        self.output.take().ok_or(EngineError::Unexpected)
+    }
+
+    /// The engine's next word; may be given up on while waiting. Its failure, and its death, are errors.
+    pub(crate) async fn next(&mut self) -> Result<FromEngine, EngineError> {
+        match self.input.recv().await {
+            Some(Ok(FromEngine::Failed { reason })) => Err(EngineError::Failed(reason)),
+            Some(Ok(message)) => Ok(message),
+            None | Some(Err(FrameError::Io(_) | FrameError::Torn)) => Err(self.died().await),
+            Some(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// The engine's last word, for jobs whose progress nobody needs.
+    pub(crate) async fn result(&mut self) -> Result<FromEngine, EngineError> {
+        loop {
+            match self.next().await? {
+                FromEngine::Progress(_) => {}
+                last => return Ok(last),
+            }
+        }
+    }
+
+    async fn died(&mut self) -> EngineError {
+        match self.child.wait().await {
+            Ok(status) => EngineError::Died { how: ending(status) },
+            Err(error) => EngineError::Died { how: error.to_string() },
+        }
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(9), _) => "killed by signal 9; if nobody did that, the machine ran out of memory".to_owned(),
+        (Some(signal), _) => format!("killed by signal {signal}"),
+        (None, Some(code)) => format!("exit code {code}"),
+        (None, None) => "no exit code".to_owned(),
+    }
+}

@@ -1,0 +1,34 @@
+use std::fmt::Display;
+
+use moat_protocol::control::{Fault, Reply};
+
+/// Why a request or a stage of a run could not be done: whose fault, and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) fault: Fault,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// The request names something that is not there, or cannot be done as asked.
+    pub(crate) fn request(message: impl Display) -> Self {
+        Self { fault: Fault::Request, message: message.to_string() }
+    }
+
+    /// Moat failed.
+    pub(crate) fn internal(message: impl Display) -> Self {
+        Self { fault: Fault::Internal, message: message.to_string() }
+    }
+}
+
+impl From<Failure> for Reply {
+    fn from(failure: Failure) -> Self {
+        Self::Failed { fault: failure.fault, message: failure.message }
+    }
+}
+
+impl From<moat_catalog::CatalogError> for Failure {
+    fn from(error: moat_catalog::CatalogError) -> Self {
+        Self::internal(error)
+    }
+}

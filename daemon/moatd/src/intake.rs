@@ -1,0 +1,309 @@
+use std::collections::BTreeSet;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use moat_protocol::control::Update;
+use moat_settings::{SourceKind, SourceSettings};
+use moat_sources::{Folder, Git, Hints, ScanReport, SinkClosed, SourceError};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::daemon::{Daemon, now};
+use crate::failure::Failure;
+use crate::pipeline::Pipeline;
+
+/// Changes between two updates for whoever watches.
+const UPDATE_EVERY: u64 = 256;
+
+/// The thread that reads the sources, and the way to ask it for a scan.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    orders: mpsc::Sender<Order>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+enum Order {
+    /// Scan every source now, and answer when everything found is committed.
+    Scan(oneshot::Sender<Result<(), Failure>>),
+    /// A source's watch noticed something.
+    Changed(usize, Hints),
+    /// Look whether the daemon ends.
+    Wake,
+}
+
+impl Intake {
+    /// Scans every source and waits until all that was found is committed.
+    pub(crate) async fn scan(&self) -> Result<(), Failure> {
+        let (done, answer) = oneshot::channel();
+        let ended = || Failure::internal("the sources are no longer read, since moatd is ending");
+        self.orders.send(Order::Scan(done)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// Waits for the thread to end, which it does once the daemon ends.
+    pub(crate) fn join(&self) {
+        // The thread is gone where nobody receives.
+        drop(self.orders.send(Order::Wake));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            warn!("the thread that reads the sources had panicked");
+        }
+    }
+}
+
+/// Starts reading the sources.
+pub(crate) fn start(daemon: &Arc<Daemon>) -> Result<Intake, Failure> {
+    let (orders, received) = mpsc::channel();
+    let (daemon, hints) = (daemon.clone(), orders.clone());
+    let thread = std::thread::Builder::new().name("intake".to_owned());
+    let thread = thread.spawn(move || read_sources(&daemon, &hints, &received)).map_err(Failure::internal)?;
+    Ok(Intake { orders, thread: Arc::new(Mutex::new(Some(thread))) })
+}
+
+/// One source with what the thread remembers of it.
+struct Place {
+    settings: SourceSettings,
+    reader: Reader,
+    /// When to look at the whole source again.
+    due: Instant,
+    /// What the watch noticed, and when to look at it.
+    hinted: BTreeSet<String>,
+    hinted_due: Option<Instant>,
+}
+
+enum Reader {
+    Folder(Folder),
+    Git(Git),
+}
+
+/// Events of one change come in bursts; waiting this long after the first takes most of a burst at once.
+const BURST: Duration = Duration::from_millis(300);
+
+/// How long a scan that a person asked for waits for files that are still being written.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a watch's thread looks whether the daemon ends.
+const LISTEN: Duration = Duration::from_secs(1);
+
+fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc::Receiver<Order>) {
+    let mut places: Vec<_> = daemon.settings.source.iter().map(place).collect();
+    for (index, place) in places.iter().enumerate() {
+        watch(daemon, place, index, hints);
+    }
+    while !daemon.is_ending() {
+        for place in &mut places {
+            look(daemon, place);
+        }
+        let next = places
+            .iter()
+            .map(|place| place.hinted_due.map_or(place.due, |hinted| hinted.min(place.due)))
+            .min();
+        let wait =
+            next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(Instant::now()));
+        match orders.recv_timeout(wait) {
+            Ok(Order::Scan(done)) => {
+                let result = scan_all(daemon, &mut places);
+                // Who asked may have hung up.
+                drop(done.send(result));
+            }
+            Ok(Order::Changed(index, hints)) => {
+                if let Some(place) = places.get_mut(index) {
+                    place.notice(hints);
+                }
+            }
+            Ok(Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+impl Place {
+    fn notice(&mut self, hints: Hints) {
+        let soon = Instant::now() + BURST;
+        match hints {
+            Hints::Nothing => {}
+            Hints::Everything => self.due = self.due.min(soon),
+            Hints::Paths(paths) => {
+                self.hinted.extend(paths);
+                self.hinted_due.get_or_insert(soon);
+            }
+        }
+    }
+}
+
+fn place(settings: &SourceSettings) -> Place {
+    let reader = match settings.kind {
+        SourceKind::Folder => Reader::Folder(Folder {
+            name: settings.name.clone(),
+            root: settings.path.clone(),
+            max_bytes: settings.max_bytes,
+            policy: settings.policy.clone(),
+            settle: Duration::from_secs(settings.settle_seconds),
+            hidden: settings.hidden,
+        }),
+        SourceKind::Git => Reader::Git(Git {
+            name: settings.name.clone(),
+            repository: settings.path.clone(),
+            branch: Some(settings.branch.clone()).filter(|branch| !branch.is_empty()),
+            max_bytes: settings.max_bytes,
+            policy: settings.policy.clone(),
+        }),
+    };
+    Place {
+        settings: settings.clone(),
+        reader,
+        due: Instant::now(),
+        hinted: BTreeSet::new(),
+        hinted_due: None,
+    }
+}
+
+/// Starts a thread that passes on what a folder's watch notices. Without a watch the rescans find everything later.
+fn watch(daemon: &Arc<Daemon>, place: &Place, index: usize, hints: &mpsc::Sender<Order>) {
+    let Reader::Folder(folder) = &place.reader else { return };
+    let watch = match folder.watch() {
+        Ok(watch) => watch,
+        Err(error) => {
+            warn!("{error}");
+            return;
+        }
+    };
+    let (daemon, hints) = (daemon.clone(), hints.clone());
+    let listen = move || {
+        while !daemon.is_ending() {
+            let noticed = watch.wait(LISTEN);
+            if noticed != Hints::Nothing && hints.send(Order::Changed(index, noticed)).is_err() {
+                return;
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("watch".to_owned()).spawn(listen) {
+        warn!("source {} is only rescanned, since no thread can be started: {error}", place.settings.name);
+    }
+}
+
+/// Scans a source where it is time to.
+fn look(daemon: &Arc<Daemon>, place: &mut Place) {
+    let now = Instant::now();
+    if place.due <= now {
+        place.hinted_due = None;
+        place.hinted.clear();
+        scan(daemon, place, None);
+    } else if place.hinted_due.is_some_and(|due| due <= now) {
+        place.hinted_due = None;
+        let paths = std::mem::take(&mut place.hinted);
+        scan(daemon, place, Some(paths));
+    }
+}
+
+/// Scans every source, and again while files are still being written.
+fn scan_all(daemon: &Arc<Daemon>, places: &mut [Place]) -> Result<(), Failure> {
+    let patience = Instant::now() + PATIENCE;
+    let mut waiting: Vec<usize> = (0..places.len()).collect();
+    loop {
+        let mut later: Option<SystemTime> = None;
+        waiting.retain(|index| {
+            let again = scan(daemon, &mut places[*index], None).and_then(|report| report.look_again);
+            later = later.into_iter().chain(again).min();
+            again.is_some()
+        });
+        if daemon.is_ending() {
+            return Err(Failure::internal("the sources are no longer read, since moatd is ending"));
+        }
+        let Some(later) = later else { break };
+        if Instant::now() > patience {
+            warn!("files are still being written; they are taken in when they are complete");
+            break;
+        }
+        let wait = later.duration_since(SystemTime::now()).unwrap_or_default();
+        std::thread::sleep(wait.clamp(Duration::from_millis(50), Duration::from_secs(5)));
+    }
+    let scans = daemon.scans();
+    let faults: Vec<_> = scans.values().filter_map(|scan| scan.fault.clone()).collect();
+    if faults.is_empty() { Ok(()) } else { Err(Failure::internal(faults.join("; "))) }
+}
+
+/// Scans one source, or some of its paths, and commits what was found. `None` where it failed; the fault is kept.
+fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>) -> Option<ScanReport> {
+    let name = &place.settings.name;
+    let whole = paths.is_none();
+    daemon.scans().entry(name.clone()).or_default().scanning = true;
+    let result = read(daemon, place, paths);
+    let mut scans = daemon.scans();
+    let state = scans.entry(name.clone()).or_default();
+    state.scanning = false;
+    let rescan = Duration::from_secs(place.settings.rescan_seconds);
+    if whole {
+        place.due = Instant::now() + rescan;
+    }
+    match result {
+        Ok(report) => {
+            state.fault = None;
+            if whole {
+                state.scanned = Some(now());
+                state.read = report.read;
+            }
+            if let Some(again) = report.look_again {
+                let wait = again.duration_since(SystemTime::now()).unwrap_or_default();
+                place.due = place.due.min(Instant::now() + wait.max(BURST));
+            }
+            if report.arrived + report.gone + report.restamped > 0 {
+                info!(
+                    "source {name}: {} documents met, {} read, {} gone, {} waited for",
+                    report.met, report.arrived, report.gone, report.unsettled
+                );
+            }
+            Some(report)
+        }
+        Err(failure) => {
+            if !daemon.is_ending() {
+                warn!("{}", failure.message);
+                state.fault = Some(failure.message);
+            }
+            None
+        }
+    }
+}
+
+fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) -> Result<ScanReport, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let mut pipeline = Pipeline::new(daemon.state.catalog()?, &daemon.rules);
+    let (mut failure, mut told) = (None, 0);
+    let mut sink = |change| {
+        if daemon.is_ending() {
+            return Err(SinkClosed);
+        }
+        pipeline.push(change).map_err(|error| {
+            failure = Some(error);
+            SinkClosed
+        })?;
+        if pipeline.documents >= told + UPDATE_EVERY {
+            told = pipeline.documents;
+            daemon.update(Update::Curating { documents: told, bytes: pipeline.bytes, of: None });
+        }
+        Ok(())
+    };
+    let result = match (&place.reader, paths) {
+        (Reader::Folder(folder), Some(paths)) => {
+            folder.scan_paths(&catalog, daemon.rules_hash, &paths, &mut sink)
+        }
+        (Reader::Folder(folder), None) => folder.scan(&catalog, daemon.rules_hash, &mut sink),
+        (Reader::Git(git), _) => git.scan(&catalog, daemon.rules_hash, &mut sink),
+    };
+    match (result, failure) {
+        (_, Some(failure)) => Err(failure),
+        (Err(SourceError::Closed(_)), None) => Err(Failure::internal("moatd is ending")),
+        (Err(error), None) => Err(Failure::internal(error)),
+        (Ok(report), None) => {
+            pipeline.flush()?;
+            daemon.update(Update::Curating {
+                documents: pipeline.documents,
+                bytes: pipeline.bytes,
+                of: None,
+            });
+            Ok(report)
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `moatd`: catalog, curation, scheduler and the control socket, joined from the stages' crates. Wiring only.
+//!
+//! It never connects anywhere: it listens on one AF_UNIX socket, speaks to the engines that it started itself over
+//! socket pairs, and gives up its network before it reads a byte of data.
+
+mod answer;
+mod confine;
+mod control;
+mod daemon;
+mod engine;
+mod examples;
+mod failure;
+mod intake;
+mod pipeline;
+mod runs;
+mod state;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use moat_settings::{Settings, SourceKind, SourceSettings};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// Moat's daemon: watches the sources, curates, trains, and answers `moat`.
+///
+/// Exit codes: 0 ended on request; 1 failed while running; 2 wrong arguments or configuration.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file [default: $MOAT_CONFIG, /etc/moat/moat.toml, or built-in defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of catalog, bases and runs, in place of daemon.state
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Folder of control.sock, in place of daemon.runtime
+    #[arg(long, value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// A folder source, in addition to the configured ones; may be repeated
+    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
+    source: Vec<(String, PathBuf)>,
+}
+
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("must be written NAME=DIR")?;
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), path))
+}
+
+/// The settings in force, or every fault of them.
+fn settings(arguments: Arguments) -> Result<Settings, String> {
+    let loaded = moat_settings::load(arguments.config.as_deref()).map_err(|error| error.to_string())?;
+    let mut settings = loaded.settings;
+    if let Some(state) = arguments.state {
+        settings.daemon.state = std::path::absolute(state).map_err(|error| error.to_string())?;
+    }
+    if let Some(runtime) = arguments.runtime {
+        settings.daemon.runtime = std::path::absolute(runtime).map_err(|error| error.to_string())?;
+    }
+    for (name, path) in arguments.source {
+        settings.source.push(SourceSettings {
+            name,
+            path,
+            kind: SourceKind::Folder,
+            ..SourceSettings::default()
+        });
+    }
+    let faults = settings.faults();
+    if faults.is_empty() {
+        return Ok(settings);
+    }
+    let lines: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+    Err(lines.join("\n"))
+}
+
+fn main() -> ExitCode {
+    let level = tracing_subscriber::EnvFilter::try_from_env("MOAT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(level).with_target(false).with_writer(std::io::stderr).init();
+    let settings = match settings(Arguments::parse()) {
+        Ok(settings) => settings,
+        Err(message) => {
+            for line in message.lines() {
+                error!("{line}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    // Before any thread exists, since a network namespace is left thread by thread.
+    let protections = confine::confine();
+    for (name, had) in &protections {
+        if *had {
+            info!("protection had: {name}");
+        } else {
+            warn!("protection not to be had here: {name}");
+        }
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("threads cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(settings, protections)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{}", failure.message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings, protections: confine::Protections) -> Result<(), failure::Failure> {
+    let daemon = daemon::Daemon::open(settings, protections)?;
+    let listener = control::bind(&daemon.settings)?;
+    let intake = intake::start(&daemon)?;
+    let runner = tokio::spawn(runs::run_all(daemon.clone()));
+    let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
+    info!("ready at {}", daemon.settings.socket().display());
+    notify_systemd("READY=1");
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(failure::Failure::internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failure::Failure::internal)?;
+    tokio::select! {
+        _ = terminate.recv() => info!("asked to end by SIGTERM"),
+        _ = interrupt.recv() => info!("asked to end by SIGINT"),
+        () = daemon.ending() => info!("asked to end by moat"),
+    }
+    notify_systemd("STOPPING=1");
+    daemon.end();
+    server.abort();
+    // The run in hand writes its checkpoint; the intake finishes its batch.
+    let (runner, intake) = tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()));
+    runner.and(intake).map_err(failure::Failure::internal)?;
+    control::unlink(&daemon.settings);
+    info!("ended");
+    Ok(())
+}
+
+/// Tells systemd how the service stands, where systemd started it.
+fn notify_systemd(state: &str) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let (key, value) = state.split_once('=').unwrap_or((state, ""));
+    if let Err(error) = systemd::daemon::notify([(key, value)].iter()) {
+        warn!("systemd could not be notified: {error}");
+    }
+}

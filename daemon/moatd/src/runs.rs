@@ -1,0 +1,356 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use moat_catalog::{RunRow, StepRow};
+use moat_contracts::{
+    Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, Split, TrainJob, TrainOutcome,
+};
+use moat_models::ImportedBase;
+use moat_protocol::control::{Run, RunState, Update};
+use moat_protocol::engine::{FromEngine, ToEngine};
+use tracing::{info, warn};
+
+use crate::daemon::{Daemon, now};
+use crate::engine::{Engine, EngineError};
+use crate::examples;
+use crate::failure::Failure;
+
+/// How a stage of a run ended, where it did not fail.
+enum Ended<T> {
+    Done(T),
+    /// Asked to stop, by a person or by the daemon's own end.
+    Stopped,
+}
+
+/// Runs what is queued, one run at a time, in the order of asking, until the daemon ends. A run that a kill cut off
+/// goes on where its last checkpoint left it.
+pub(crate) async fn run_all(daemon: Arc<Daemon>) {
+    while !daemon.is_ending() {
+        let rung = daemon.runs.notified();
+        match next(&daemon) {
+            Ok(Some(run)) => work(&daemon, run).await,
+            Ok(None) => rung.await,
+            Err(failure) => {
+                warn!("runs cannot be read: {}", failure.message);
+                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            }
+        }
+    }
+}
+
+fn next(daemon: &Daemon) -> Result<Option<RunRow>, Failure> {
+    let runs = daemon.state.catalog()?.runs()?;
+    Ok(runs.into_iter().find(|run| is_active(state(run))))
+}
+
+/// True while a run waits or goes on.
+pub(crate) fn is_active(state: RunState) -> bool {
+    !matches!(state, RunState::Done | RunState::Stopped | RunState::Failed)
+}
+
+/// Takes a recipe's run into the queue.
+pub(crate) fn queue(daemon: &Daemon, recipe: Recipe) -> Result<RunRow, Failure> {
+    check(&recipe)?;
+    base(daemon, &recipe)?;
+    let catalog = daemon.state.catalog()?;
+    let batch = catalog.write()?;
+    let number = batch.runs()?.last().map_or(1, |run| run.number + 1);
+    let run = RunRow {
+        name: format!("{}-{number}", recipe.name),
+        number,
+        state: RunState::Queued.word().to_owned(),
+        message: None,
+        recipe,
+        dataset: None,
+        base: None,
+        created: now(),
+        outcome: None,
+        edge: None,
+    };
+    batch.put_run(&run)?;
+    batch.commit()?;
+    daemon.runs.notify_waiters();
+    Ok(run)
+}
+
+/// Puts a stopped or failed run into the queue again.
+pub(crate) fn requeue(daemon: &Daemon, mut run: RunRow) -> Result<RunRow, Failure> {
+    if !matches!(state(&run), RunState::Stopped | RunState::Failed) {
+        return Err(Failure::request(format!(
+            "run {} is {}: only a stopped or failed run goes on",
+            run.name, run.state
+        )));
+    }
+    daemon.take_stop(&run.name);
+    save(daemon, &mut run, RunState::Queued, None)?;
+    daemon.runs.notify_waiters();
+    Ok(run)
+}
+
+/// Refuses a recipe whose values make no sense, with every fault.
+pub(crate) fn check(recipe: &Recipe) -> Result<(), Failure> {
+    let faults: Vec<_> =
+        recipe.faults().into_iter().map(|fault| format!("{} {}", fault.key, fault.message)).collect();
+    let named = recipe.name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
+    match (faults.is_empty(), named && !recipe.name.starts_with('.')) {
+        (true, true) => Ok(()),
+        (true, false) => {
+            Err(Failure::request("the recipe's name may hold letters, digits, `-`, `_` and `.` only"))
+        }
+        (false, _) => Err(Failure::request(format!("the recipe is faulty: {}", faults.join("; ")))),
+    }
+}
+
+/// The base that a recipe names.
+pub(crate) fn base(daemon: &Daemon, recipe: &Recipe) -> Result<ImportedBase, Failure> {
+    let found = moat_models::find(&daemon.state.bases(), &recipe.base).map_err(Failure::internal)?;
+    found.ok_or_else(|| {
+        Failure::request(format!(
+            "base `{}` is not imported: `moat base import DIR --name {0}` takes it in, `moat base list` shows the others",
+            recipe.base
+        ))
+    })
+}
+
+/// Where a run stands.
+pub(crate) fn state(run: &RunRow) -> RunState {
+    let all = [RunState::Queued, RunState::Building, RunState::Training, RunState::Evaluating];
+    let ended = [RunState::Done, RunState::Stopped];
+    all.into_iter().chain(ended).find(|state| state.word() == run.state).unwrap_or(RunState::Failed)
+}
+
+/// Folder of a run's adapter, or of its model.
+pub(crate) fn weights(daemon: &Daemon, run: &RunRow) -> PathBuf {
+    daemon.state.run(&run.name).join(match run.recipe.train.method {
+        Method::Lora => "adapter",
+        Method::Full => "model",
+    })
+}
+
+/// A run as `moat` shows it.
+pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
+    let damaged =
+        |what: &str| Failure::internal(format!("the {what} of run {} is damaged in the catalog", run.name));
+    let parse_outcome =
+        |json: &String| serde_json::from_str::<TrainOutcome>(json).map_err(|_| damaged("outcome"));
+    let outcome = run.outcome.as_ref().map(parse_outcome).transpose()?;
+    let edge =
+        run.edge.as_ref().map(|json| serde_json::from_str(json).map_err(|_| damaged("edge"))).transpose()?;
+    let steps = daemon.state.catalog()?.steps(&run.name)?;
+    Ok(Run {
+        state: state(&run),
+        weights: outcome.is_some().then(|| weights(daemon, &run).display().to_string()),
+        steps: steps.last().map_or(0, |step| step.step),
+        recipe_hash: run.recipe.hash(),
+        name: run.name,
+        message: run.message,
+        recipe: run.recipe,
+        dataset: run.dataset,
+        base: run.base,
+        created: run.created,
+        outcome,
+        edge,
+    })
+}
+
+fn save(daemon: &Daemon, run: &mut RunRow, state: RunState, message: Option<String>) -> Result<(), Failure> {
+    run.state = state.word().to_owned();
+    run.message = message;
+    let catalog = daemon.state.catalog()?;
+    let batch = catalog.write()?;
+    batch.put_run(run)?;
+    batch.commit()?;
+    info!("run {} is {}", run.name, run.state);
+    daemon.update(Update::RunState { run: run.name.clone(), state });
+    Ok(())
+}
+
+async fn work(daemon: &Arc<Daemon>, mut run: RunRow) {
+    let (state, message) = match stages(daemon, &mut run).await {
+        Ok(Ended::Done(())) => (RunState::Done, None),
+        // Left as it stands, so that it goes on when the daemon starts again.
+        Ok(Ended::Stopped) if daemon.is_ending() => return,
+        Ok(Ended::Stopped) => {
+            (RunState::Stopped, Some(format!("stopped on request: `moat run resume {}` goes on", run.name)))
+        }
+        Err(failure) => {
+            warn!("run {} failed: {}", run.name, failure.message);
+            (RunState::Failed, Some(failure.message))
+        }
+    };
+    if let Err(failure) = save(daemon, &mut run, state, message) {
+        warn!("the end of run {} cannot be written: {}", run.name, failure.message);
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    }
+}
+
+async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Failure> {
+    let base = base(daemon, &run.recipe)?;
+    if run.base.is_some_and(|known| known != base.hash) {
+        return Err(Failure::request(format!(
+            "base `{}` is not the one that this run began with",
+            base.name
+        )));
+    }
+    run.base = Some(base.hash);
+    let dataset = dataset(daemon, run, &base).await?;
+    run.dataset = Some(dataset.id);
+    if run.outcome.is_none() {
+        save(daemon, run, RunState::Training, None)?;
+        match train(daemon, run, &base, dataset.clone()).await? {
+            Ended::Done(outcome) => {
+                run.outcome = Some(serde_json::to_string(&outcome).map_err(Failure::internal)?)
+            }
+            Ended::Stopped => return Ok(Ended::Stopped),
+        }
+    }
+    save(daemon, run, RunState::Evaluating, None)?;
+    match evaluate(daemon, run, &base, dataset.clone()).await? {
+        Ended::Done((held_out, forgetting)) => {
+            let recipe = &run.recipe;
+            let report = moat_edge::report(dataset.id, &held_out, &forgetting, &recipe.evaluate, recipe.seed);
+            let report = report.map_err(Failure::internal)?;
+            run.edge = Some(serde_json::to_string(&report).map_err(Failure::internal)?);
+            Ok(Ended::Done(()))
+        }
+        Ended::Stopped => Ok(Ended::Stopped),
+    }
+}
+
+/// The run's dataset: the one that it began with, or a new one from the records of now.
+async fn dataset(daemon: &Arc<Daemon>, run: &mut RunRow, base: &ImportedBase) -> Result<Dataset, Failure> {
+    if let Some(id) = run.dataset {
+        let found = daemon.state.catalog()?.dataset(id)?;
+        return found
+            .ok_or_else(|| Failure::internal(format!("dataset {id} of run {} is missing", run.name)));
+    }
+    save(daemon, run, RunState::Building, None)?;
+    build(daemon, run.recipe.clone(), base).await
+}
+
+/// Builds and keeps a dataset.
+pub(crate) async fn build(
+    daemon: &Arc<Daemon>,
+    recipe: Recipe,
+    base: &ImportedBase,
+) -> Result<Dataset, Failure> {
+    let (daemon, folder) = (daemon.clone(), daemon.state.base(&base.name));
+    let built = tokio::task::spawn_blocking(move || {
+        let catalog = daemon.state.catalog()?;
+        let mut progress = |records, of| daemon.update(Update::Building { records, of });
+        let built = moat_datasets::build(&catalog, &recipe, daemon.rules_hash, &folder, &mut progress);
+        let moat_datasets::Built { dataset, left_out } = built.map_err(Failure::request)?;
+        if left_out.untimed + left_out.near > 0 {
+            info!(
+                "dataset {}: {} records without a time and {} with a near-duplicate before the day are left out",
+                dataset.id, left_out.untimed, left_out.near
+            );
+        }
+        let batch = catalog.write()?;
+        batch.put_dataset(&dataset, now())?;
+        batch.commit()?;
+        Ok(dataset)
+    });
+    built.await.map_err(Failure::internal)?
+}
+
+async fn train(
+    daemon: &Arc<Daemon>,
+    run: &RunRow,
+    base: &ImportedBase,
+    dataset: Dataset,
+) -> Result<Ended<TrainOutcome>, Failure> {
+    let output = daemon.state.run(&run.name);
+    std::fs::create_dir_all(&output).map_err(|error| {
+        Failure::internal(format!("the run's folder {} cannot be made: {error}", output.display()))
+    })?;
+    let job = ToEngine::Train(TrainJob {
+        run: run.name.clone(),
+        base: daemon.state.base(&base.name).display().to_string(),
+        output: output.display().to_string(),
+        recipe: run.recipe.clone(),
+        threads: daemon.settings.training.threads,
+    });
+    let mut steps = Vec::new();
+    let result = converse(daemon, run, &job, dataset, Split::Train, |progress| match progress {
+        Progress::Step { step, loss, gradient_norm, learning_rate, tokens, .. } => {
+            let (loss, gradient_norm, learning_rate) = (*loss, *gradient_norm, *learning_rate);
+            steps.push(StepRow { step: *step, loss, gradient_norm, learning_rate, tokens: *tokens });
+            if steps.len() >= 16 { keep(daemon, run, &mut steps) } else { Ok(()) }
+        }
+        Progress::Checkpoint { .. } => keep(daemon, run, &mut steps),
+        _ => Ok(()),
+    });
+    let result = result.await;
+    keep(daemon, run, &mut steps)?;
+    match result? {
+        FromEngine::Trained(outcome) => Ok(Ended::Done(outcome)),
+        FromEngine::Stopped => Ok(Ended::Stopped),
+        _ => Err(EngineError::Unexpected.into()),
+    }
+}
+
+/// Writes what steps measured.
+fn keep(daemon: &Daemon, run: &RunRow, steps: &mut Vec<StepRow>) -> Result<(), Failure> {
+    let catalog = daemon.state.catalog()?;
+    let batch = catalog.write()?;
+    batch.put_steps(&run.name, steps)?;
+    batch.commit()?;
+    steps.clear();
+    Ok(())
+}
+
+async fn evaluate(
+    daemon: &Arc<Daemon>,
+    run: &RunRow,
+    base: &ImportedBase,
+    dataset: Dataset,
+) -> Result<Ended<(Vec<DocumentLoss>, Vec<DocumentLoss>)>, Failure> {
+    let job = ToEngine::Evaluate(EvaluateJob {
+        base: daemon.state.base(&base.name).display().to_string(),
+        tuned: weights(daemon, run).display().to_string(),
+        sequence_length: run.recipe.train.sequence_length,
+        threads: daemon.settings.training.threads,
+    });
+    match converse(daemon, run, &job, dataset, Split::HeldOut, |_| Ok(())).await? {
+        FromEngine::Evaluated { held_out, forgetting } => Ok(Ended::Done((held_out, forgetting))),
+        FromEngine::Stopped => Ok(Ended::Stopped),
+        _ => Err(EngineError::Unexpected.into()),
+    }
+}
+
+/// One job of a run with its examples, to the engine's last word. Passes on progress, and a request to stop.
+async fn converse(
+    daemon: &Arc<Daemon>,
+    run: &RunRow,
+    job: &ToEngine,
+    dataset: Dataset,
+    split: Split,
+    mut each: impl FnMut(&Progress) -> Result<(), Failure>,
+) -> Result<FromEngine, Failure> {
+    let mut engine = Engine::start(&daemon.settings).await?;
+    engine.job(job).await?;
+    let (sender, mut feeding) = examples::feed(&daemon.state, dataset, split, engine.feeder()?);
+    let (mut fed, mut stopping) = (false, false);
+    loop {
+        if !stopping && (daemon.is_ending() || daemon.take_stop(&run.name)) {
+            stopping = true;
+            // Where the engine is gone, its side tells.
+            drop(sender.send(ToEngine::Stop).await);
+        }
+        tokio::select! {
+            message = engine.next() => match message? {
+                FromEngine::Progress(progress) => {
+                    each(&progress)?;
+                    daemon.update(Update::Run { run: run.name.clone(), progress });
+                }
+                last => return Ok(last),
+            },
+            result = &mut feeding, if !fed => {
+                fed = true;
+                result.map_err(Failure::internal)??;
+            }
+            () = daemon.runs.notified() => {}
+        }
+    }
+}

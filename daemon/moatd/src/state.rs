@@ -1,0 +1,77 @@
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use moat_catalog::Catalog;
+
+use crate::failure::Failure;
+
+/// The state folder: where everything that outlives the daemon lies.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    folder: PathBuf,
+}
+
+impl State {
+    /// Makes the folder, for this user only, and takes its lock, which is held as long as the file is.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, File), Failure> {
+        let state = Self { folder: folder.to_owned() };
+        for folder in [folder.to_owned(), state.bases(), state.runs()] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {
+                Failure::internal(format!("the state folder {} cannot be made: {error}", folder.display()))
+            })?;
+        }
+        let private = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+        private.map_err(|error| {
+            Failure::internal(format!("{} cannot be made private: {error}", folder.display()))
+        })?;
+        let lock = folder.join("lock");
+        let file = File::create(&lock)
+            .map_err(|error| Failure::internal(format!("{} cannot be written: {error}", lock.display())))?;
+        // An engine that a killed daemon was just starting holds the lock until it is executed.
+        let patience = Instant::now() + Duration::from_secs(3);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok((state, file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Failure::internal(format!(
+                        "another moatd holds {}: end it first, or give --state another folder",
+                        folder.display()
+                    )));
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(Failure::internal(format!("{} cannot be locked: {error}", lock.display())));
+                }
+            }
+        }
+    }
+
+    /// Opens one more connection to the catalog.
+    pub(crate) fn catalog(&self) -> Result<Catalog, Failure> {
+        Ok(Catalog::open(&self.folder.join("catalog.db"))?)
+    }
+
+    /// Imported bases, a folder each.
+    pub(crate) fn bases(&self) -> PathBuf {
+        self.folder.join("bases")
+    }
+
+    /// The folder of an imported base.
+    pub(crate) fn base(&self, name: &str) -> PathBuf {
+        self.bases().join(name)
+    }
+
+    /// Runs, a folder each.
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.folder.join("runs")
+    }
+
+    /// The folder that a run's engine writes.
+    pub(crate) fn run(&self, name: &str) -> PathBuf {
+        self.runs().join(name)
+    }
+}

@@ -1,0 +1,234 @@
+//! The whole line on a tiny base: documents in, an owned model out; then a document changes and another is deleted.
+
+mod site;
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+
+use moat_contracts::Sampling;
+use moat_protocol::control::{DatasetDiff, Fault, Reply, Request, RunState, Status, Update, Why};
+use site::{Random, Site, prose, tiny_recipe};
+
+fn status(site: &Site) -> Status {
+    match site.call(Request::Status) {
+        Reply::Status(status) => *status,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn why(site: &Site, path: &str) -> Why {
+    match site.call(Request::Why { path: path.to_owned() }) {
+        Reply::Why(mut whys) => {
+            assert_eq!(whys.len(), 1, "{whys:?}");
+            whys.remove(0)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn diff(site: &Site, a: &str, b: &str) -> DatasetDiff {
+    match site.call(Request::DatasetDiff { a: a.to_owned(), b: b.to_owned() }) {
+        Reply::DatasetDiff(diff) => diff,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn company(site: &Site) {
+    for index in 0..40 {
+        site.write(&format!("team/{index}.txt"), &prose(&mut Random(index), 10));
+    }
+    let secret = format!("{}Write to jane.doe@corp-mail.com about it.\n", prose(&mut Random(900), 10));
+    site.write("secret.txt", &secret);
+    let twin = prose(&mut Random(901), 30);
+    site.write("twin-a.txt", &twin);
+    site.write("twin-b.txt", &format!("{twin}The line is new.\n"));
+    site.write("copy.txt", &twin);
+    site.write("image.png", "\u{89}PNG\0\0\0");
+    site.write("short.txt", "No.\n");
+}
+
+#[test]
+fn documents_become_a_model_that_is_owned() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    site.import_base();
+    site.scan();
+
+    let counts = &status(&site).sources["documents"];
+    assert_eq!((counts.present, counts.skipped.get("binary"), counts.deleted), (45, Some(&1), 0));
+    assert_eq!(counts.redactions.get("EMAIL"), Some(&1));
+    assert_eq!((counts.dropped.get("duplicate"), counts.dropped.get("near_duplicate")), (Some(&1), Some(&1)));
+    let redacted = why(&site, "secret.txt");
+    assert_eq!(redacted.records[0].verdict, "redacted");
+    let twin = why(&site, "twin-b.txt");
+    assert_eq!(twin.records[0].twin.as_ref().unwrap().path, "copy.txt");
+    assert_eq!(why(&site, "short.txt").records[0].verdict, "dropped");
+    assert!(!why(&site, "short.txt").records[0].reasons.is_empty());
+    let whole = site.path("documents/secret.txt").display().to_string();
+    assert_eq!(why(&site, &whole).path, "secret.txt");
+
+    let recipe = tiny_recipe(30);
+    let mut states = Vec::new();
+    let name = site.start_run(&recipe);
+    let reply = site.call_and_watch(&Request::RunWatch { name: name.clone() }, |update| {
+        if let Update::RunState { state, .. } = update {
+            states.push(state);
+        }
+    });
+    let Reply::Run(run) = reply else { panic!("{reply:?}") };
+    assert_eq!((run.state, states.last()), (RunState::Done, Some(&RunState::Done)));
+    let (outcome, edge) = (run.outcome.unwrap(), run.edge.unwrap());
+    assert!(outcome.last_loss < outcome.first_loss);
+    assert!(edge.has_edge && edge.all.edge.unwrap().low > 0.0, "{edge:?}");
+
+    // The same recipe, dataset and seed give the same bytes.
+    let again = site.run(&recipe);
+    assert_eq!((again.dataset, again.outcome.unwrap().weights), (run.dataset, outcome.weights));
+    assert_eq!(site.adapter(&again.name), site.adapter(&name));
+
+    let own = site.path("own").display().to_string();
+    let Reply::Exported(exported) = site.call(Request::Export { run: name.clone(), folder: own.clone() })
+    else {
+        panic!()
+    };
+    for file in ["adapter/adapter_model.safetensors", "model/model.safetensors", "README.md", "lineage.json"]
+    {
+        assert!(exported.files.contains_key(file), "{file} of {:?}", exported.files);
+    }
+    let mut sums = std::process::Command::new("sha256sum");
+    let sums = sums.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&own).status().unwrap();
+    assert!(sums.success());
+    let again = site.call(Request::Export { run: name.clone(), folder: own });
+    assert!(matches!(again, Reply::Failed { fault: Fault::Request, .. }), "{again:?}");
+
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 1, max_tokens: 8 };
+    let ask = Request::Ask { run: None, prompt: "The pump".to_owned(), chat: false, sampling };
+    let Reply::Answer(answers) = site.call(ask) else { panic!() };
+    assert_eq!(answers.iter().map(|answer| answer.model.as_str()).collect::<Vec<_>>(), ["base", "tuned"]);
+
+    // A change and a deletion arrive at the next dataset, and are told.
+    let before = run.dataset.unwrap().to_string();
+    std::fs::remove_file(site.path("documents/copy.txt")).unwrap();
+    site.write("team/0.txt", &prose(&mut Random(5000), 12));
+    site.scan();
+    let reply = site.call(Request::DatasetBuild { recipe: Box::new(recipe.clone()) });
+    let Reply::Dataset(after) = reply else { panic!("{reply:?}") };
+    let diff = diff(&site, &before, &after.id.to_string());
+    let added: Vec<_> = diff.added.iter().flat_map(|entry| entry.paths.clone()).collect();
+    assert!(added.contains(&"documents:team/0.txt".to_owned()), "{added:?}");
+    let gone = why(&site, "copy.txt");
+    assert_eq!((gone.state.as_str(), gone.records.len()), ("deleted", 0));
+    assert!(gone.reached.iter().any(|reached| reached.runs.contains(&name)), "{gone:?}");
+    assert_eq!(why(&site, "twin-a.txt").records[0].twin, None);
+    site.end();
+
+    // Everything is still there after a restart, and nothing is curated again.
+    site.start();
+    site.scan();
+    assert_eq!(status(&site).sources["documents"].present, 44);
+    assert_eq!(status(&site).sources["documents"].read, 0);
+    let Reply::Dataset(same) = site.call(Request::DatasetBuild { recipe: Box::new(recipe) }) else {
+        panic!()
+    };
+    assert_eq!(same.id, after.id);
+    site.end();
+}
+
+#[test]
+fn the_same_documents_give_the_same_dataset_on_another_machine() {
+    let recipe = tiny_recipe(1);
+    let mut ids = BTreeMap::new();
+    for backwards in [false, true] {
+        let mut site = Site::new();
+        site.start();
+        site.import_base();
+        let mut order: Vec<u64> = (0..60).collect();
+        if backwards {
+            order.reverse();
+        }
+        for index in order {
+            site.write(&format!("{}/{index}.md", index % 7), &prose(&mut Random(index / 2), 9));
+            if index % 20 == 0 {
+                site.scan();
+            }
+        }
+        site.scan();
+        let Reply::Dataset(dataset) = site.call(Request::DatasetBuild { recipe: Box::new(recipe.clone()) })
+        else {
+            panic!()
+        };
+        ids.insert(dataset.id, backwards);
+        site.end();
+    }
+    assert_eq!(ids.len(), 1, "{ids:?}");
+}
+
+#[test]
+fn a_killed_engine_fails_its_run_and_harms_nothing_else() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    site.import_base();
+    site.scan();
+    let name = site.start_run(&tiny_recipe(100_000));
+    let mut steps = 0;
+    let reply = site.call_and_watch(&Request::RunWatch { name: name.clone() }, |update| {
+        if let Update::Run { progress: moat_contracts::Progress::Step { .. }, .. } = update {
+            steps += 1;
+            if steps == 5 {
+                assert!(site.kill_engine());
+            }
+        }
+    });
+    let Reply::Failed { fault: Fault::Failed, message } = reply else { panic!("{reply:?}") };
+    assert!(message.contains("killed by signal 9"), "{message}");
+    assert_eq!(status(&site).sources["documents"].present, 45);
+
+    assert!(matches!(site.call(Request::RunResume { name: name.clone() }), Reply::Run(_)));
+    let reply = site.call(Request::RunStop { name });
+    let Reply::Run(run) = reply else { panic!("{reply:?}") };
+    assert_eq!(run.state, RunState::Stopped);
+    site.end();
+}
+
+#[test]
+fn wrong_requests_are_refused_with_what_to_do() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    let refused = |request| match site.call(request) {
+        Reply::Failed { fault: Fault::Request, message } => message,
+        other => panic!("{other:?}"),
+    };
+    let recipe = Box::new(tiny_recipe(1));
+    assert!(refused(Request::RunStart { recipe: recipe.clone() }).contains("moat base import"));
+    assert!(refused(Request::Why { path: "nowhere.txt".to_owned() }).contains("moat scan"));
+    assert!(refused(Request::Run { name: "none".to_owned() }).contains("moat run list"));
+    assert!(refused(Request::Dataset { id: "00".to_owned() }).contains("moat dataset list"));
+    let faulty = Box::new(moat_contracts::Recipe { name: "../up".to_owned(), ..*recipe });
+    assert!(refused(Request::RunStart { recipe: faulty }).contains("name"));
+    let folder = site.path("documents").display().to_string();
+    assert!(refused(Request::BaseImport { folder, name: None }).contains("config.json"));
+    site.end();
+}
+
+#[test]
+fn a_stranger_to_the_protocol_and_a_second_daemon_are_turned_away() {
+    let mut site = Site::new();
+    site.start();
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[5, 0, 0, 0, b'{']] {
+        let mut stream = UnixStream::connect(site.path("run/control.sock")).unwrap();
+        std::io::Write::write_all(&mut stream, bytes).unwrap();
+        drop(stream);
+    }
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_moatd"))
+        .arg("--config")
+        .arg(site.path("moat.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another moatd"));
+    assert_eq!(status(&site).active_runs, [""; 0]);
+    site.end();
+}
