@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use moat_sources::SinkClosed;
@@ -72,6 +73,13 @@ fn act(place: &Place, step: &Step, touched: &mut BTreeSet<String>) {
             if fs::create_dir_all(path.parent().unwrap()).is_err() {
                 return;
             }
+            // What is written through another name is noted by nobody: the next rescan finds it.
+            if path.is_symlink() && !matches!(step, Step::Replace(..)) {
+                return;
+            }
+            if path.metadata().is_ok_and(|facts| facts.nlink() > 1) {
+                NAMES.into_iter().for_each(touch);
+            }
             match *step {
                 Step::Append(_, seed) => {
                     use std::io::Write;
@@ -83,8 +91,7 @@ fn act(place: &Place, step: &Step, touched: &mut BTreeSet<String>) {
                     fs::write(place.path(".new"), content(seed)).unwrap();
                     drop(fs::rename(place.path(".new"), path));
                 }
-                // Through a link it would write elsewhere than is noted.
-                Step::Write(_, seed) if !path.is_symlink() => drop(fs::write(path, content(seed))),
+                Step::Write(_, seed) => drop(fs::write(path, content(seed))),
                 _ => {}
             }
         }
