@@ -84,7 +84,7 @@ fn domain_end(view: View<'_>, from: usize) -> Option<usize> {
 }
 
 /// Names that RFC 2606 keeps for examples, and those of files.
-fn is_reserved(domain: &[u8]) -> bool {
+pub(super) fn is_reserved(domain: &[u8]) -> bool {
     let domain = String::from_utf8_lossy(domain);
     let last = domain.rsplit('.').next().unwrap_or_default();
     let example = ["example.com", "example.org", "example.net", "example.edu"];
@@ -131,9 +131,22 @@ pub(super) fn ipv4(view: View<'_>, start: usize) -> Option<Finding> {
 fn after_version(view: View<'_>, start: usize) -> bool {
     let before = view.bytes[start.saturating_sub(14)..start].to_ascii_lowercase();
     let before = before.trim_ascii_end();
-    [&b"version"[..], b"version:", b"ver.", b"ver", b"release", b"==", b">=", b"<=", b"~=", b"^", b"build"]
-        .iter()
-        .any(|word| before.ends_with(word))
+    [
+        &b"version"[..],
+        b"version:",
+        b"ver.",
+        b"ver",
+        b"release",
+        b"==",
+        b">=",
+        b"<=",
+        b"~=",
+        b"^",
+        b"build",
+        b"oid",
+    ]
+    .iter()
+    .any(|word| before.ends_with(word))
 }
 
 /// An IPv6 address from a hexadecimal digit on: global or unique-local ones, outside of documentation's range.

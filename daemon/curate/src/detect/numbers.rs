@@ -143,7 +143,8 @@ fn grouped(view: View<'_>, at: usize) -> Option<Finding> {
     };
     let shape: &[(&[u8], usize)] = &[(&[4, 4, 4, 4], 4), (&[4, 6, 5], 3), (&[4, 6, 4], 3)];
     for (sizes, count) in shape {
-        if groups.shaped(sizes, b" -") && is_card(&groups.values(*count), true) {
+        let row = groups.marks[1] == b' ' && in_row(view, at, groups.ends[*count.min(&groups.count) - 1]);
+        if groups.shaped(sizes, b" -") && !row && is_card(&groups.values(*count), true) {
             return found(Detector::CreditCard, *count);
         }
     }
@@ -160,6 +161,19 @@ fn grouped(view: View<'_>, at: usize) -> Option<Finding> {
         return found(Detector::DeTaxId, tax);
     }
     pension(view, at)
+}
+
+/// Whether groups stand in a row of hexadecimal numbers alike, as in tables of characters.
+fn in_row(view: View<'_>, start: usize, end: usize) -> bool {
+    let alike = |length: usize| (4..=5).contains(&length);
+    let gap = |byte: u8| matches!(byte, b' ' | b'\n');
+    let before = view.bytes[..start.saturating_sub(1)].iter().rev().take(6);
+    let before = before.take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let after = view.bytes[view.bytes.len().min(end + 1)..].iter().take(6);
+    let after = after.take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let closed = |byte: u8| byte == 0 || gap(byte);
+    (gap(view.before(start)) && alike(before) && closed(view.before(start - 1 - before)))
+        || (gap(view.at(end)) && alike(after) && closed(view.at(end + 1 + after)))
 }
 
 /// Sums the digits of doubled digits from the right (ISO/IEC 7812-1, annex B).
@@ -286,6 +300,7 @@ fn phone(view: View<'_>, start: usize) -> Option<Finding> {
     let end = groups.ends[groups.count - 1];
     let spaced = groups.count > 1;
     let dotted = groups.marks[1..groups.count].contains(&b'.');
+    let even = groups.count > 2 && groups.sizes().iter().all(|size| *size == groups.sizes[0]);
     let first = groups.digits[0];
     let bracketed = groups.marks[0] == b'(' && groups.marks.get(1) == Some(&b')');
     let sound = if plus {
@@ -297,7 +312,9 @@ fn phone(view: View<'_>, start: usize) -> Option<Finding> {
         matches!(groups.digits[2], b'1'..=b'9')
             && (10..=17).contains(&total)
             && spaced
-            && groups.sizes[0] <= 5
+            && !dotted
+            && !even
+            && (2..=5).contains(&groups.sizes[0])
     } else {
         american(&groups, bracketed) || (first == b'0' && national(&groups, bracketed))
     };
@@ -332,13 +349,20 @@ fn national(groups: &Groups, bracketed: bool) -> bool {
         return false;
     }
     if sizes == [2; 5] {
-        return marks.iter().all(|mark| *mark == marks[0]) && matches!(marks[0], b' ' | b'.' | b'-');
+        let values: Vec<u8> =
+            groups.digits.chunks(2).map(|pair| (pair[0] - b'0') * 10 + pair[1] - b'0').collect();
+        let counting = values.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        return !counting
+            && marks.iter().all(|mark| *mark == marks[0])
+            && matches!(marks[0], b' ' | b'.' | b'-');
     }
     (9..=12).contains(&total)
         && (2..=5).contains(&sizes.len())
         && (3..=6).contains(&sizes[0])
         && sizes[1..].iter().all(|size| *size >= 2)
         && (bracketed || !sizes.iter().all(|size| *size == sizes[0]))
+        // American postcodes look so.
+        && !(sizes == [5, 4] && marks[0] == b'-')
         && !marks.contains(&b'.')
 }
 

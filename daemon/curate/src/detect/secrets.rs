@@ -170,6 +170,7 @@ const PLACEHOLDERS: &[&str] = &[
     "not-a-real",
     "fake",
     "abcdef",
+    "anoncvs",
     "123456",
 ];
 
@@ -320,8 +321,13 @@ fn url(view: View<'_>, colon: usize, from: usize) -> Option<Finding> {
     let at = memchr::memrchr(b'@', authority)?;
     let split = memchr::memchr(b':', &authority[..at])?;
     let password = &authority[split + 1..at];
-    let sound =
-        !scheme.is_empty() && password.len() >= 3 && !is_placeholder(password) && !is_word_for(password);
+    let host = authority[at + 1..].split(|byte| *byte == b':').next().unwrap_or_default();
+    let sound = !scheme.is_empty()
+        && password.len() >= 3
+        && !is_placeholder(password)
+        && !is_word_for(password)
+        && !authority[..at].iter().any(|byte| matches!(byte, b'[' | b']'))
+        && !super::network::is_reserved(&host.to_ascii_lowercase());
     let database = SCHEMES.iter().any(|known| scheme == *known || scheme.starts_with(&format!("{known}+")));
     let detector = if database { Detector::DatabaseUrl } else { Detector::UrlCredentials };
     sound.then(|| finding(detector, from, from + at))
@@ -488,6 +494,7 @@ fn looks_random(value: &[u8]) -> bool {
     let least = if value.len() >= 20 { 3.0 } else { 2.5 };
     value.len() >= 8
         && mixed
+        && !value.starts_with(b"/")
         && !has(|byte| byte.is_ascii_whitespace())
         && entropy(value) >= least
         && !is_placeholder(value)

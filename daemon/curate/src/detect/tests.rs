@@ -158,6 +158,11 @@ fn what_only_looks_so_is_left_alone() {
         "DE00 3704 0044 0532 0130 00",
         "hotel 1234567 and model 5551234 and figure 212",
         "task-sk-learn disk-usage risk_live_feed",
+        "51 Franklin Street, Boston, MA 02110-1301 USA",
+        "5223 5224 5225 5226 5227 5228 and 4F6E\n5232 5233 5246 5231 52BC 530A",
+        "https://abc:xyz99@example.com/ and cvs://:pserver:anoncvs@localhost and OID 1.3.101.110",
+        "<Buffer 01 02 03 04 05> and 0.026/0.026/0.026/0.000 ms and 0069 0307 0301 and '0.0428488254547119'",
+        "PWD: '/Users/maciej1'",
         "Größe 120 x 80 x 45 mm, Artikel 0815-4711",
     ];
     for text in harmless {
