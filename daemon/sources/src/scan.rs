@@ -207,7 +207,7 @@ impl<'a> Scan<'a> {
             self.report.again.insert(path);
         }
         let changed = u64::try_from(facts.changed_ns).unwrap_or(0);
-        let later = (UNIX_EPOCH + Duration::from_nanos(changed)).max(SystemTime::now()) + self.folder.settle;
+        let later = (UNIX_EPOCH + Duration::from_nanos(changed) + self.folder.settle).max(SystemTime::now());
         self.report.look_again = Some(self.report.look_again.map_or(later, |earlier| earlier.min(later)));
         Ok(())
     }
