@@ -41,18 +41,21 @@ impl<F: Float> Head<'_, F> {
             let scores = room(scratch, (end - start) * seen);
             self.scores(start, end, seen, scores);
             let mut inverse = [F::ZERO; BLOCK];
-            vector::fast(|| {
-                for (row, scores) in scores.chunks_mut(seen).enumerate() {
-                    let visible = self.offset + start + row + 1;
-                    let most = vector::largest(&scores[..visible]);
-                    let sum = vector::exponentials(&mut scores[..visible], most);
-                    scores[visible..].fill(F::ZERO);
-                    inverse[row] = F::ONE / sum;
-                    if let Some(kept) = sums.get_mut(start + row) {
-                        *kept = most + sum.ln();
+            vector::fast(
+                #[inline(always)]
+                || {
+                    for (row, scores) in scores.chunks_mut(seen).enumerate() {
+                        let visible = self.offset + start + row + 1;
+                        let most = vector::largest(&scores[..visible]);
+                        let sum = vector::exponentials(&mut scores[..visible], most);
+                        scores[visible..].fill(F::ZERO);
+                        inverse[row] = F::ONE / sum;
+                        if let Some(kept) = sums.get_mut(start + row) {
+                            *kept = most + sum.ln();
+                        }
                     }
-                }
-            });
+                },
+            );
             let o = &mut o[start * self.width..end * self.width];
             let (p, v) = (Matrix::new(scores, seen), Matrix::new(&self.v[..seen * self.width], self.width));
             product(MatrixMut::new(o, self.width), p, v, F::ONE, false, Cores::One);
@@ -75,19 +78,22 @@ impl<F: Float> Head<'_, F> {
             self.scores(start, end, end, p);
             product(MatrixMut::new(ds, end), Matrix::new(d_o, width), v.t(), F::ONE, false, Cores::One);
             let (o, scale) = (&o[range.clone()], self.scale());
-            vector::fast(|| {
-                for (row, (p, ds)) in p.chunks_mut(end).zip(ds.chunks_mut(end)).enumerate() {
-                    let visible = start + row + 1;
-                    let (own, sum) = (row * width..(row + 1) * width, sums[start + row]);
-                    let delta = vector::dot(&d_o[own.clone()], &o[own]);
-                    for (p, ds) in p[..visible].iter_mut().zip(&mut ds[..visible]) {
-                        *p = (*p - sum).exp();
-                        *ds = *p * (*ds - delta) * scale;
+            vector::fast(
+                #[inline(always)]
+                || {
+                    for (row, (p, ds)) in p.chunks_mut(end).zip(ds.chunks_mut(end)).enumerate() {
+                        let visible = start + row + 1;
+                        let (own, sum) = (row * width..(row + 1) * width, sums[start + row]);
+                        let delta = vector::dot(&d_o[own.clone()], &o[own]);
+                        for (p, ds) in p[..visible].iter_mut().zip(&mut ds[..visible]) {
+                            *p = (*p - sum).exp();
+                            *ds = *p * (*ds - delta) * scale;
+                        }
+                        p[visible..].fill(F::ZERO);
+                        ds[visible..].fill(F::ZERO);
                     }
-                    p[visible..].fill(F::ZERO);
-                    ds[visible..].fill(F::ZERO);
-                }
-            });
+                },
+            );
             let (p, ds) = (Matrix::new(p, end), Matrix::new(ds, end));
             product(MatrixMut::new(&mut out.dq[range], width), ds, k, F::ONE, false, Cores::One);
             let dk = MatrixMut::new(&mut out.dk[..end * width], width);

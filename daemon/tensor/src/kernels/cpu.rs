@@ -62,26 +62,32 @@ impl<F: Float> Kernels<F> for Cpu {
 
     fn add_bias(&self, y: &mut [F], bias: &[F]) {
         y.par_chunks_mut(ROWS * bias.len()).for_each(|y| {
-            fast(|| {
-                for y in y.chunks_mut(bias.len()) {
-                    for (y, bias) in y.iter_mut().zip(bias) {
-                        *y += *bias;
+            fast(
+                #[inline(always)]
+                || {
+                    for y in y.chunks_mut(bias.len()) {
+                        for (y, bias) in y.iter_mut().zip(bias) {
+                            *y += *bias;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }
 
     fn add_column_sums(&self, x: &[F], sums: &mut [F]) {
         let columns = sums.len();
         sums.par_chunks_mut(256).enumerate().for_each(|(chunk, sums)| {
-            fast(|| {
-                for row in x.chunks(columns) {
-                    for (sum, x) in sums.iter_mut().zip(&row[chunk * 256..]) {
-                        *sum += *x;
+            fast(
+                #[inline(always)]
+                || {
+                    for row in x.chunks(columns) {
+                        for (sum, x) in sums.iter_mut().zip(&row[chunk * 256..]) {
+                            *sum += *x;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }
 
@@ -91,15 +97,18 @@ impl<F: Float> Kernels<F> for Cpu {
         let work =
             x.par_chunks(ROWS * width).zip(y.par_chunks_mut(ROWS * width)).zip(scales.par_chunks_mut(ROWS));
         work.for_each(|((x, y), scales)| {
-            fast(|| {
-                for ((x, y), kept) in x.chunks(width).zip(y.chunks_mut(width)).zip(scales) {
-                    let scale = F::ONE / (dot(x, x) * share + epsilon).sqrt();
-                    *kept = scale;
-                    for ((x, y), weight) in x.iter().zip(y).zip(weight) {
-                        *y = *x * scale * *weight;
+            fast(
+                #[inline(always)]
+                || {
+                    for ((x, y), kept) in x.chunks(width).zip(y.chunks_mut(width)).zip(scales) {
+                        let scale = F::ONE / (dot(x, x) * share + epsilon).sqrt();
+                        *kept = scale;
+                        for ((x, y), weight) in x.iter().zip(y).zip(weight) {
+                            *y = *x * scale * *weight;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }
 
@@ -121,16 +130,19 @@ impl<F: Float> Kernels<F> for Cpu {
             .zip(dx.par_chunks_mut(size))
             .zip(scales.par_chunks(ROWS));
         work.for_each(|(((x, dy), dx), scales)| {
-            fast(|| {
-                for (((x, dy), dx), scale) in
-                    x.chunks(width).zip(dy.chunks(width)).zip(dx.chunks_mut(width)).zip(scales)
-                {
-                    let back = dot3(weight, dy, x) * *scale * *scale * *scale * share;
-                    for (((x, dy), dx), weight) in x.iter().zip(dy).zip(dx).zip(weight) {
-                        *dx += *scale * *weight * *dy - *x * back;
+            fast(
+                #[inline(always)]
+                || {
+                    for (((x, dy), dx), scale) in
+                        x.chunks(width).zip(dy.chunks(width)).zip(dx.chunks_mut(width)).zip(scales)
+                    {
+                        let back = dot3(weight, dy, x) * *scale * *scale * *scale * share;
+                        for (((x, dy), dx), weight) in x.iter().zip(dy).zip(dx).zip(weight) {
+                            *dx += *scale * *weight * *dy - *x * back;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
         let Some(dweight) = dweight else { return };
         let parts: Vec<Vec<F>> = x
@@ -139,13 +151,16 @@ impl<F: Float> Kernels<F> for Cpu {
             .zip(scales.par_chunks(8 * ROWS))
             .map(|((x, dy), scales)| {
                 let mut part = vec![F::ZERO; width];
-                fast(|| {
-                    for ((x, dy), scale) in x.chunks(width).zip(dy.chunks(width)).zip(scales) {
-                        for ((part, x), dy) in part.iter_mut().zip(x).zip(dy) {
-                            *part += *dy * *x * *scale;
+                fast(
+                    #[inline(always)]
+                    || {
+                        for ((x, dy), scale) in x.chunks(width).zip(dy.chunks(width)).zip(scales) {
+                            for ((part, x), dy) in part.iter_mut().zip(x).zip(dy) {
+                                *part += *dy * *x * *scale;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 part
             })
             .collect();
@@ -175,12 +190,15 @@ impl<F: Float> Kernels<F> for Cpu {
             rest = after;
         }
         work.into_par_iter().for_each(|(start, head, out)| {
-            fast(|| {
-                for (row, out) in out.chunks_mut(width).enumerate() {
-                    let x = &rows[((start + row) * heads + head) * width..][..width];
-                    place(x, row, turn, out);
-                }
-            });
+            fast(
+                #[inline(always)]
+                || {
+                    for (row, out) in out.chunks_mut(width).enumerate() {
+                        let x = &rows[((start + row) * heads + head) * width..][..width];
+                        place(x, row, turn, out);
+                    }
+                },
+            );
         });
     }
 
@@ -202,13 +220,16 @@ impl<F: Float> Kernels<F> for Cpu {
             rest = after;
         }
         work.into_par_iter().for_each(|(start, length, first, out)| {
-            fast(|| {
-                for (index, out) in out.chunks_mut(width).enumerate() {
-                    let (row, head) = (first + index / count, index % count);
-                    let x = &heads[(start * count + head * length + row) * width..][..width];
-                    place(x, row, turn, out);
-                }
-            });
+            fast(
+                #[inline(always)]
+                || {
+                    for (index, out) in out.chunks_mut(width).enumerate() {
+                        let (row, head) = (first + index / count, index % count);
+                        let x = &heads[(start * count + head * length + row) * width..][..width];
+                        place(x, row, turn, out);
+                    }
+                },
+            );
         });
     }
 
@@ -233,27 +254,33 @@ impl<F: Float> Kernels<F> for Cpu {
     fn swiglu(&self, gate: &[F], up: &[F], out: &mut [F]) {
         let work = gate.par_chunks(SPAN).zip(up.par_chunks(SPAN)).zip(out.par_chunks_mut(SPAN));
         work.for_each(|((gate, up), out)| {
-            fast(|| {
-                for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-                    *out = *gate * sigmoid(*gate) * *up;
-                }
-            });
+            fast(
+                #[inline(always)]
+                || {
+                    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+                        *out = *gate * sigmoid(*gate) * *up;
+                    }
+                },
+            );
         });
     }
 
     fn swiglu_backward(&self, gate: &mut [F], up: &mut [F], da: &mut [F]) {
         let work = gate.par_chunks_mut(SPAN).zip(up.par_chunks_mut(SPAN)).zip(da.par_chunks_mut(SPAN));
         work.for_each(|((gate, up), da)| {
-            fast(|| {
-                for ((gate, up), da) in gate.iter_mut().zip(up).zip(da) {
-                    let (g, u, d) = (*gate, *up, *da);
-                    let s = sigmoid(g);
-                    let silu = g * s;
-                    *gate = d * u * s * (F::ONE + g * (F::ONE - s));
-                    *up = d * silu;
-                    *da = silu * u;
-                }
-            });
+            fast(
+                #[inline(always)]
+                || {
+                    for ((gate, up), da) in gate.iter_mut().zip(up).zip(da) {
+                        let (g, u, d) = (*gate, *up, *da);
+                        let s = sigmoid(g);
+                        let silu = g * s;
+                        *gate = d * u * s * (F::ONE + g * (F::ONE - s));
+                        *up = d * silu;
+                        *da = silu * u;
+                    }
+                },
+            );
         });
     }
 
@@ -261,18 +288,21 @@ impl<F: Float> Kernels<F> for Cpu {
         let width = logits.len() / targets.len();
         let work = logits.par_chunks_mut(4 * width).zip(targets.par_chunks(4)).zip(losses.par_chunks_mut(4));
         work.for_each(|((logits, targets), losses)| {
-            fast(|| {
-                for ((logits, target), loss) in logits.chunks_mut(width).zip(targets).zip(losses) {
-                    let target = *target as usize;
-                    let (most, chosen) = (largest(logits), logits[target]);
-                    let sum = exponentials(logits, most);
-                    *loss = sum.ln() + (most - chosen);
-                    if let Some(scale) = scale {
-                        multiply(logits, scale / sum);
-                        logits[target] += -scale;
+            fast(
+                #[inline(always)]
+                || {
+                    for ((logits, target), loss) in logits.chunks_mut(width).zip(targets).zip(losses) {
+                        let target = *target as usize;
+                        let (most, chosen) = (largest(logits), logits[target]);
+                        let sum = exponentials(logits, most);
+                        *loss = sum.ln() + (most - chosen);
+                        if let Some(scale) = scale {
+                            multiply(logits, scale / sum);
+                            logits[target] += -scale;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     }
 
@@ -313,13 +343,16 @@ impl<F: Float> Kernels<F> for Cpu {
             .zip(g.par_chunks(SPAN))
             .zip(m.par_chunks_mut(SPAN).zip(v.par_chunks_mut(SPAN)));
         work.for_each(|((theta, g), (m, v))| {
-            fast(|| {
-                for ((theta, g), (m, v)) in theta.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-                    *m += first * (*g - *m);
-                    *v = beta2 * *v + second * *g * *g;
-                    *theta = keep * *theta - size * *m / (v.sqrt() / correction + epsilon);
-                }
-            });
+            fast(
+                #[inline(always)]
+                || {
+                    for ((theta, g), (m, v)) in theta.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                        *m += first * (*g - *m);
+                        *v = beta2 * *v + second * *g * *g;
+                        *theta = keep * *theta - size * *m / (v.sqrt() / correction + epsilon);
+                    }
+                },
+            );
         });
     }
 }

@@ -120,14 +120,17 @@ fn few_rows<F: Float>(
     let (rows, columns, inner) = (out.rows, out.columns, left.columns);
     let mut turned = vec![F::ZERO; rows * columns];
     turned.par_chunks_mut(rows * COLUMNS).enumerate().for_each(|(chunk, turned)| {
-        vector::fast(|| {
-            for (offset, out) in turned.chunks_mut(rows).enumerate() {
-                let weights = &right.data[(chunk * COLUMNS + offset) * right.column_stride..][..inner];
-                for (row, out) in out.iter_mut().enumerate() {
-                    *out = factor * vector::dot(weights, &left.data[row * left.row_stride..][..inner]);
+        vector::fast(
+            #[inline(always)]
+            || {
+                for (offset, out) in turned.chunks_mut(rows).enumerate() {
+                    let weights = &right.data[(chunk * COLUMNS + offset) * right.column_stride..][..inner];
+                    for (row, out) in out.iter_mut().enumerate() {
+                        *out = factor * vector::dot(weights, &left.data[row * left.row_stride..][..inner]);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     for (row, out) in out.data.chunks_mut(columns).take(rows).enumerate() {
         for (column, out) in out.iter_mut().enumerate() {

@@ -3,7 +3,8 @@ use crate::Float;
 /// Lanes of a running sum: enough to keep vector units busy, and a fixed order of summation.
 const LANES: usize = 32;
 
-/// Runs `work` compiled for the best instructions that this machine has.
+/// Runs `work` compiled for the best instructions that this machine has: it must be `#[inline(always)]`, since only what
+/// is inlined here is compiled for them.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn fast<R>(work: impl FnOnce() -> R) -> R {
     use pulp::x86::{V3, V4};
