@@ -1,4 +1,9 @@
 //! The law of the house, held over `cargo metadata`: who may depend on whom, and what may never be linked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -247,7 +247,8 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
             }
             if let Some(again) = report.look_again {
                 let wait = again.duration_since(SystemTime::now()).unwrap_or_default();
-                place.due = place.due.min(Instant::now() + wait.max(BURST));
+                place.hinted.extend(report.again.iter().cloned());
+                place.hinted_due.get_or_insert(Instant::now() + wait.max(BURST));
             }
             if report.arrived + report.gone + report.restamped > 0 {
                 info!(
@@ -298,6 +299,11 @@ fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) ->
         (Err(error), None) => Err(Failure::internal(error)),
         (Ok(report), None) => {
             pipeline.flush()?;
+            if let Some((key, value)) = &report.checkpoint {
+                let batch = catalog.write()?;
+                batch.put_meta(key, value)?;
+                batch.commit()?;
+            }
             daemon.update(Update::Curating {
                 documents: pipeline.documents,
                 bytes: pipeline.bytes,

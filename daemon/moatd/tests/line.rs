@@ -1,4 +1,9 @@
 //! The whole line on a tiny base: documents in, an owned model out; then a document changes and another is deleted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 mod site;
 

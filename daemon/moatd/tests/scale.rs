@@ -1,4 +1,9 @@
 //! A hundred thousand small files: memory that does not grow with the folder, and a restart that reads nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 mod site;
 

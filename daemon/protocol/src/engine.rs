@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 /// What `moatd` says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "value", rename_all = "snake_case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an engine gets one job, so a message's size on the stack costs nothing"
+)]
 pub enum ToEngine {
     /// Train on the examples that follow; goes on from the checkpoint in the job's folder, if there is one.
     Train(TrainJob),
