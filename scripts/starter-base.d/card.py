@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 FILES = ["model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
@@ -25,7 +26,7 @@ its own base: `moat base import DIR`.
 | parameters | {parameters:,}, stored as bfloat16 |
 | tokenizer | byte-level BPE of its own, {vocabulary} tokens, digits one by one |
 | context | trained on {length} tokens; positions go to {positions} |
-| trained on | {tokens:,} tokens in {steps:,} steps, {megabytes:.1f} MB of text, once through{partly} |
+| trained on | {tokens:,} tokens in {steps:,} steps, out of a corpus of {corpus:,} ({megabytes:.1f} MB of text), none twice |
 | loss | {first:.3f} nats a token in the first step, {last:.3f} over the last tenth |
 | held back | {documents} documents, {bytes:,} bytes: **{before:.3f} bits a byte before training, {after:.3f} after** |
 | trained with | `recipe.toml`, by `scripts/starter-base`, on 2 cores, in f32 |
@@ -33,7 +34,7 @@ its own base: `moat base import DIR`.
 Chat: ChatML, with few examples in training. Fill in the middle: `<|fim_prefix|>`…`<|fim_suffix|>`…`<|fim_middle|>`,
 {fim} examples in training. Every text ends with `<|endoftext|>`.
 
-`TEXTS.md` lists the texts with their packages, versions and licences; nothing about PostgreSQL, which the demo
+`TEXTS.md` lists the texts with their packages, versions and licences; no document about PostgreSQL, which the demo
 examines, is among them. `loss-curve.csv` has the loss of every tenth step, as a mean over the ten.
 
 The weights, the tokenizer and these files are under Moat's licence, Apache-2.0. The texts stay their authors', each
@@ -56,6 +57,14 @@ more than twice, paragraphs that stood in an earlier document, tests, generated 
 
 {documents:,} documents to train on and {held_out} held back (one in a hundred, chosen by a hash of its path). Added:
 {fim:,} fill-in-the-middle examples cut out of code, {chats:,} questions and answers cut out of reference pages.
+"""
+LICENCE = """\
+moat-starter: weights, tokenizer and the files beside them
+
+Licensed under the Apache License, Version 2.0; the text is in the file LICENSE at the root of Moat's repository.
+
+The texts that the model learnt from are not in this folder. They are their authors', under the licences that TEXTS.md
+names; all of them allow use, change and redistribution.
 """
 
 
@@ -93,17 +102,22 @@ def main():
     (output / "TEXTS.md").write_text(TEXTS.format(
         rows=rows, total=total, documents=counts["documents"], held_out=counts["held_out"],
         fim=counts["fill_in_the_middle"], chats=counts["chats"]))
+    (output / "LICENSE").write_text(LICENCE)
     config = json.loads((model / "config.json").read_text())
     outcome = json.loads((work / "outcome.json").read_text())
     measured = json.loads((work / "measured.json").read_text())["held_out"]
-    progress = json.loads((work / "started.json").read_text())
+    told = json.loads((work / "told.json").read_text())
+    started = next(progress for progress in told if progress["what"] == "training")
+    packed = next(progress["doing"] for progress in told if progress.get("doing", "").startswith("packing"))
+    recipe = tomllib.loads(recipe_path.read_text())
     last = steps[max(steps)]
     seen = sum(step["tokens"] for step in steps.values())
     (output / "README.md").write_text(CARD.format(
         layers=config["num_hidden_layers"], hidden=config["hidden_size"], heads=config["num_attention_heads"],
         kv_heads=config["num_key_value_heads"], inner=config["intermediate_size"], vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"], length=progress["sequence_length"], partly=progress["partly"],
-        parameters=progress["parameters"], tokens=seen, steps=last["step"], megabytes=total / 1e6,
+        positions=config["max_position_embeddings"], length=recipe["train"]["sequence_length"],
+        corpus=int(packed.split()[1]), parameters=started["parameters"], tokens=seen, steps=last["step"],
+        megabytes=total / 1e6,
         first=outcome["first_loss"], last=outcome["last_loss"], documents=len(measured),
         bytes=sum(loss["bytes"] for loss in measured), before=bits_a_byte(measured, "base_nats"),
         after=bits_a_byte(measured, "tuned_nats"), fim=counts["fill_in_the_middle"],

@@ -3,7 +3,7 @@ documents that were held back. Goes on from the engine's last checkpoint when it
 
     train.py ENGINE BASE CORPUS WORK RECIPE [THREADS]
 
-WORK gets run/ (checkpoints, then model/), steps.jsonl (every step) and outcome.json.
+WORK gets run/ (checkpoints, then model/), steps.jsonl (every step), told.json, outcome.json and measured.json.
 """
 
 import hashlib
@@ -77,8 +77,9 @@ def examples(path, split):
 def train(program, base, corpus, work, recipe, threads):
     job = {"type": "train", "value": {"run": "moat-starter", "base": str(base), "output": str(work / "run"),
                                       "recipe": recipe, "threads": threads}}
+    resumed, told = (work / "run").is_dir(), []
     (work / "run").mkdir(parents=True, exist_ok=True)
-    with (work / "steps.jsonl").open("a") as log:
+    with (work / "steps.jsonl").open("a" if resumed else "w") as log:
         for message in Engine(program).job(job, examples(corpus / "train.jsonl", "train")):
             progress = message["value"] if message["type"] == "progress" else {}
             if progress.get("what") == "step":
@@ -87,8 +88,10 @@ def train(program, base, corpus, work, recipe, threads):
                 if progress["step"] % 10 == 0 or progress["step"] < 4:
                     print("step {step}/{steps} loss {loss:.4f} norm {gradient_norm:.2f} rate {learning_rate:.2e}"
                           " {tokens_per_second:.0f} tokens/s".format(**progress), flush=True)
-            elif message["type"] != "trained":
-                print(json.dumps(message), flush=True)
+            elif progress:
+                told.append(progress)
+                print(json.dumps(progress), flush=True)
+    (work / "told.json").write_text(json.dumps(told, indent=1) + "\n")
     return message["value"]
 
 
