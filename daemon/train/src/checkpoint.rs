@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moat_contracts::Digest;
+use moat_contracts::{Digest, Progress};
 use moat_tensor::{LossSum, Model, Moments};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) first_loss: f64,
     /// Loss of the last tenth of the steps so far: nats and tokens.
     pub(crate) last: (f64, u64),
+    /// What every step reported: told again when the run goes on, since a kill may have cut off who kept them.
+    pub(crate) reports: Vec<Progress>,
 }
 
 /// What a checkpoint belongs to.
@@ -52,7 +54,7 @@ struct Saved {
 
 impl State {
     pub(crate) fn start() -> Self {
-        Self { step: 0, tokens: 0, first_loss: 0.0, last: (0.0, 0) }
+        Self { step: 0, tokens: 0, first_loss: 0.0, last: (0.0, 0), reports: Vec::new() }
     }
 
     /// Counts a step in; its loss counts for the end where it is one of the last tenth of `steps`.
@@ -88,7 +90,7 @@ pub(crate) fn save(
         path: folder.to_owned(),
         reason: format!("its state cannot be written: {error}"),
     };
-    write(STATE, serde_json::to_vec_pretty(&saved).map_err(damaged)?)?;
+    write(STATE, serde_json::to_vec(&saved).map_err(damaged)?)?;
     let finished = folder.join(state.step.to_string());
     files::publish(&unfinished, &finished)?;
     for (step, path) in list(folder)? {

@@ -63,6 +63,9 @@ pub fn train(
         trainable,
         parameters: architecture.parameters() + adapted,
     });
+    for report in &state.reports {
+        progress(report.clone());
+    }
     while state.step < steps {
         let began = Instant::now();
         let batches = plan.micro_batches(corpus, state.step);
@@ -101,7 +104,7 @@ pub fn train(
         adamw(&mut model, &gradients, &mut moments, settings)?;
         gradients.zero();
         state.count(sum, steps);
-        progress(Progress::Step {
+        let report = Progress::Step {
             step,
             steps,
             loss: sum.nats / sum.tokens as f64,
@@ -109,7 +112,9 @@ pub fn train(
             learning_rate: rate,
             tokens: sum.tokens,
             tokens_per_second: sum.tokens as f64 / began.elapsed().as_secs_f64(),
-        });
+        };
+        state.reports.push(report.clone());
+        progress(report);
         if step % recipe.train.checkpoint_every == 0 || step == steps {
             checkpoint::save(&checkpoints, owner, &state, &model, &moments)?;
             saved = Some(step);

@@ -42,8 +42,8 @@ fn a_run_stopped_at_any_step_ends_with_the_same_bytes() {
             assert_eq!(first.last(), Some(&Progress::Checkpoint { step: cut }));
             let (ended, second) = run(&job, &corpus, None);
             assert_eq!(trained(ended), outcome, "{cut}");
-            let both: Vec<_> = [steps(&first), steps(&second)].concat();
-            assert_eq!(both, whole, "{cut}");
+            // What was done before is told again, so that nobody's record of the run has a gap.
+            assert_eq!(steps(&second), whole, "{cut}");
             assert_eq!(bytes(&place.path(&job.run).join(file)), weights, "{cut}");
         }
     }
@@ -67,13 +67,13 @@ fn a_run_killed_between_checkpoints_repeats_the_same_steps() {
     fs::write(place.path("killed/unfinished/adapter_model.safetensors"), b"half").unwrap();
     let (ended, reports) = run(&job, &corpus, None);
     assert_eq!(trained(ended), outcome);
-    assert_eq!(steps(&reports), whole[3..]);
+    assert_eq!(steps(&reports), whole);
     assert!(!place.path("killed/unfinished").exists());
 
     // A run whose answer got lost does not train again.
     fs::remove_dir_all(place.path("killed/adapter")).unwrap();
     let (ended, reports) = run(&job, &corpus, None);
-    assert_eq!((trained(ended), steps(&reports).len()), (outcome, 0));
+    assert_eq!((trained(ended), steps(&reports)), (outcome, whole));
     let file = "adapter/adapter_model.safetensors";
     assert_eq!(bytes(&place.path("killed").join(file)), bytes(&place.path("whole").join(file)));
 }
