@@ -130,9 +130,9 @@ def make(folder, kinds, settings, seed, lengths):
                           bos_token_id=None, eos_token_id=0, pad_token_id=None, **settings)
     shutil.rmtree(folder, ignore_errors=True)
 
-    def fresh():
+    def fresh(dtype=torch.float64):
         # The reference computes in f64, so that what differs is the tested side's rounding only.
-        return model_class.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+        return model_class.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
 
     base = model_class(config)
     randomise(base, generator)
@@ -153,8 +153,8 @@ def make(folder, kinds, settings, seed, lengths):
     tokens, targets, segments = row
     expected = {"tokens": tokens, "targets": targets, "segments": segments}
 
-    def adapter():
-        return PeftModel.from_pretrained(fresh(), folder / "adapter", is_trainable=True).double()
+    def adapter(dtype=torch.float64):
+        return PeftModel.from_pretrained(fresh(dtype), folder / "adapter", is_trainable=True).to(dtype)
 
     def keep(name, values):
         expected[name] = torch.as_tensor(values).detach()
@@ -174,6 +174,10 @@ def make(folder, kinds, settings, seed, lengths):
             raise SystemExit(f"{folder.name}: {method} training does not learn: {losses}")
         keep(f"{method}.losses", torch.tensor(losses, dtype=torch.float64))
         keep(f"{method}.gradient_norms", torch.tensor(norms, dtype=torch.float64))
+        # How far f32 drifts from f64 over the same steps in PyTorch itself: the yardstick of the tested side's drift.
+        rounded_losses, rounded_norms = train(build(torch.float32), row, LEARNING_RATE[method])
+        keep(f"{method}.losses_f32", torch.tensor(rounded_losses, dtype=torch.float64))
+        keep(f"{method}.gradient_norms_f32", torch.tensor(rounded_norms, dtype=torch.float64))
         print(f"parity: {folder.name:13} {method}: loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps,"
               f" gradient norm {norms[0]:.3f}")
     save_file({name: value.contiguous() for name, value in expected.items()}, folder / "expected.safetensors")

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use moat_contracts::{Digest, Document, DocumentId, DocumentState, Skip};
+use moat_contracts::{Digest, Document, DocumentId, DocumentState, Skip, TextFault};
 use rusqlite::{Row as SqlRow, params};
 
 use crate::{Batch, Catalog, CatalogError};
@@ -44,6 +44,8 @@ pub struct SourceCounts {
     pub present: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Documents present of which some place could not be read.
+    pub partial: u64,
     /// Documents deleted since first seen.
     pub deleted: u64,
     /// Documents skipped, by reason.
@@ -205,6 +207,21 @@ impl Catalog {
         Ok(())
     }
 
+    /// The places of a document that extraction could not read, in the document's order.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn faults(&self, id: DocumentId) -> Result<Vec<TextFault>, CatalogError> {
+        let sql = "SELECT line, what FROM document_faults
+                   WHERE document = (SELECT number FROM documents WHERE id = ?1) ORDER BY ordinal";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let fault = |row: &SqlRow<'_>| {
+            Ok(TextFault { line: row.get::<_, i64>(0)?.cast_unsigned(), what: row.get(1)? })
+        };
+        let faults = statement.query_map([id.0.as_bytes()], fault)?.collect::<Result<_, _>>()?;
+        Ok(faults)
+    }
+
     /// Begins noting which of a source's documents a scan meets.
     ///
     /// # Errors
@@ -245,6 +262,10 @@ impl Catalog {
                 _ => *counts.skipped.entry(row.get(1)?).or_default() += number,
             }
         }
+        let sql = "SELECT count(*) FROM documents WHERE source = ?1 AND state = 'present'
+                   AND EXISTS (SELECT 1 FROM document_faults WHERE document = documents.number)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        counts.partial = statement.query_row([source], |row| row.get::<_, i64>(0))?.cast_unsigned();
         let sql = "SELECT CASE WHEN twin IS NULL THEN verdict ELSE 'dropped' END AS effective,
                           CASE WHEN verdict = 'dropped' THEN coalesce(json_extract(reasons, '$[0].rule'), 'unknown')
                                WHEN twin IS NOT NULL AND similarity >= 1 THEN 'duplicate'
@@ -356,12 +377,29 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Writes which places of a document could not be read, in place of those written before.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_faults(&self, id: DocumentId, faults: &[TextFault]) -> Result<(), CatalogError> {
+        let sql = "DELETE FROM document_faults WHERE document = (SELECT number FROM documents WHERE id = ?1)";
+        self.connection.prepare_cached(sql)?.execute([id.0.as_bytes()])?;
+        let sql = "INSERT INTO document_faults (document, ordinal, line, what)
+                   SELECT number, ?2, ?3, ?4 FROM documents WHERE id = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for (ordinal, fault) in (0_i64..).zip(faults) {
+            statement.execute(params![id.0.as_bytes(), ordinal, signed(fault.line), fault.what])?;
+        }
+        Ok(())
+    }
+
     /// Marks a document deleted and removes its records; what it reached stays known.
     ///
     /// # Errors
     /// [`CatalogError`] where writing fails.
     pub fn delete_document(&self, id: DocumentId) -> Result<(), CatalogError> {
         self.put_records(id, &[])?;
+        self.put_faults(id, &[])?;
         let sql = "UPDATE documents SET state = 'deleted', skip = NULL, rules = NULL WHERE id = ?1";
         self.connection.prepare_cached(sql)?.execute([id.0.as_bytes()])?;
         Ok(())

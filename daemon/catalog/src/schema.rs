@@ -125,6 +125,15 @@ CREATE TABLE steps (
     tokens INTEGER NOT NULL,
     PRIMARY KEY (run, step)
 ) STRICT, WITHOUT ROWID;
+", "
+-- Places in a document that extraction could not read.
+CREATE TABLE document_faults (
+    document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
+    ordinal INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    PRIMARY KEY (document, ordinal)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings a file to the newest schema, in one transaction.

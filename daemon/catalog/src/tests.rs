@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use moat_contracts::{
     Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, Record, RecordKey,
-    SelectionRecipe, Split, Verdict,
+    SelectionRecipe, Split, TextFault, Verdict,
 };
 
 use crate::{Catalog, CatalogError, Known, Stamp};
@@ -72,6 +72,25 @@ fn a_document_comes_back_as_it_was_written() {
     assert_eq!(catalog.documents_at_inode("docs", u64::MAX, 1).unwrap(), std::slice::from_ref(&written));
     assert_eq!(catalog.documents_under("docs", "a/").unwrap(), [written]);
     assert_eq!(catalog.documents_under("docs", "a/b/").unwrap(), []);
+}
+
+#[test]
+fn the_faults_of_a_document_are_replaced_and_go_with_it() {
+    let (_folder, catalog) = open();
+    let written = known("a.jsonl");
+    let id = written.document.id;
+    let fault = |line| TextFault { line, what: "not JSON".to_owned() };
+    let batch = catalog.write().unwrap();
+    batch.put_document(&written).unwrap();
+    batch.put_faults(id, &[fault(9), fault(4)]).unwrap();
+    batch.put_faults(id, &[fault(7), fault(3)]).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(catalog.faults(id).unwrap(), [fault(7), fault(3)]);
+    assert_eq!(catalog.source_counts("docs").unwrap().partial, 1);
+    let batch = catalog.write().unwrap();
+    batch.delete_document(id).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(catalog.faults(id).unwrap(), []);
 }
 
 #[test]

@@ -29,4 +29,4 @@ pub use recipe::{
 };
 pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};
-pub use text::{Kind, Text};
+pub use text::{Kind, Text, TextFault};

@@ -61,3 +61,12 @@ pub struct Text {
     /// The charset that the bytes were decoded from, by its WHATWG name.
     pub charset: &'static str,
 }
+
+/// A place in a document that could not be read, or had to be guessed, while the rest of it could.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextFault {
+    /// Line in the document, from 1.
+    pub line: u64,
+    /// What is wrong there, without any of the document's words.
+    pub what: String,
+}

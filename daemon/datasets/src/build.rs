@@ -2,7 +2,7 @@ use std::path::Path;
 
 use moat_catalog::Catalog;
 use moat_contracts::{Dataset, DatasetEntry, Digest, Kind, Recipe, RecordId, Split};
-use moat_template::{BaseText, messages};
+use moat_template::{BaseText, TemplateError, messages};
 use rayon::prelude::*;
 
 use crate::split::{Candidate, LeftOut, split};
@@ -38,7 +38,7 @@ pub fn build(
 ) -> Result<Built, DatasetError> {
     let text = BaseText::load(base)?;
     let (candidates, mut rows) = select(catalog, recipe)?;
-    let (sides, left_out) = split(recipe, &candidates)?;
+    let (sides, mut left_out) = split(recipe, &candidates)?;
     let mut sides = sides.into_iter();
     rows.retain_mut(|row| match sides.next().flatten() {
         Some(side) => {
@@ -57,16 +57,22 @@ pub fn build(
             group.iter().map(|row| catalog.text(row.id)?.ok_or(DatasetError::Vanished { record: row.id }));
         let bodies = bodies.collect::<Result<Vec<String>, DatasetError>>()?;
         let tokens = group.par_iter().zip(&bodies).map(|(row, body)| count(&text, row, body));
-        let tokens = tokens.collect::<Result<Vec<u64>, DatasetError>>()?;
-        entries.extend(group.iter().zip(tokens).map(|(row, tokens)| DatasetEntry {
-            record: row.id,
-            split: row.split,
-            source: row.source.clone(),
-            tokens,
-            bytes: row.bytes,
-        }));
+        let tokens = tokens.collect::<Result<Vec<Option<u64>>, DatasetError>>()?;
+        for (row, tokens) in group.iter().zip(tokens) {
+            let Some(tokens) = tokens else {
+                left_out.unlearnable += 1;
+                continue;
+            };
+            let (source, bytes) = (row.source.clone(), row.bytes);
+            entries.push(DatasetEntry { record: row.id, split: row.split, source, tokens, bytes });
+        }
         rows = &rows[group.len()..];
-        progress(entries.len() as u64, of);
+        progress(of - rows.len() as u64, of);
+    }
+    let [train, held_out] =
+        [Split::Train, Split::HeldOut].map(|side| entries.iter().filter(|entry| entry.split == side).count());
+    if train == 0 || held_out == 0 {
+        return Err(DatasetError::Unlearnable { train, held_out, left_out: left_out.unlearnable });
     }
     let dataset = manifest::sealed(recipe.data_hash(), rules, text.hash(), entries);
     Ok(Built { dataset, left_out })
@@ -112,11 +118,19 @@ fn first_group(rows: &[Selected]) -> &[Selected] {
     &rows[..fits.count().max(1)]
 }
 
-/// Tokens of a record's text; of a chat's messages, without what the template puts around them.
-fn count(text: &BaseText, row: &Selected, body: &str) -> Result<u64, DatasetError> {
+/// Tokens of a record's text; of a chat's messages, without what the template puts around them. `None` for a chat
+/// that the base cannot learn.
+fn count(text: &BaseText, row: &Selected, body: &str) -> Result<Option<u64>, DatasetError> {
     if !row.chat {
-        return Ok(text.encode(body)?.len() as u64);
+        return Ok(Some(text.encode(body)?.len() as u64));
     }
-    let chat = messages(body).map_err(|source| DatasetError::Chat { record: row.id, source })?;
-    chat.iter().try_fold(0, |tokens, message| Ok(tokens + text.encode(&message.content)?.len() as u64))
+    let failed = |source| DatasetError::Chat { record: row.id, source };
+    let chat = messages(body).map_err(failed)?;
+    match text.chat(&chat) {
+        Ok(_) => {}
+        Err(TemplateError::Injection { .. } | TemplateError::NoAnswer) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    let lengths = chat.iter().map(|message| Ok(text.encode(&message.content)?.len() as u64));
+    lengths.sum::<Result<u64, DatasetError>>().map(Some)
 }

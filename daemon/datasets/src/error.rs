@@ -44,8 +44,20 @@ pub enum DatasetError {
         /// The record.
         record: RecordId,
     },
-    /// A chat record that is not a list of messages.
-    #[error("record {record} cannot be counted: {source}")]
+    /// Nothing is left on a side once chats that the base cannot learn are out.
+    #[error(
+        "{left_out} chats cannot be learnt (no answer, or a special token's text in a message), which leaves {train} records to train on and {held_out} to hold back: repair the chats, or select more in `selection`"
+    )]
+    Unlearnable {
+        /// Records to train on.
+        train: usize,
+        /// Records to hold back.
+        held_out: usize,
+        /// Chats left out.
+        left_out: u64,
+    },
+    /// A chat record that is not a list of messages, or a base whose template cannot render chats.
+    #[error("record {record} cannot be put through the base's chat template: {source}")]
     Chat {
         /// The record.
         record: RecordId,

@@ -2,13 +2,15 @@ use moat_contracts::{Digest, Recipe, RecordId, Split};
 
 use crate::DatasetError;
 
-/// Selected records that a time split had to leave out.
+/// Selected records that had to be left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// No document of theirs carries a time, so nobody can say on which side they belong.
     pub untimed: u64,
     /// Authored on or after the day, but near-duplicates of records that are trained on.
     pub near: u64,
+    /// Chats that the base cannot learn: without an answer, or with the text of a special token in a message.
+    pub unlearnable: u64,
 }
 
 /// What a split needs of a record. Records come sorted by id.
@@ -89,7 +91,7 @@ fn by_time(day: i64, candidates: &[Candidate]) -> Result<(Vec<Option<Split>>, Le
     let sides = candidates.iter().map(side).collect();
     let [train, held_out] = counts;
     if train == 0 || held_out == 0 {
-        let LeftOut { untimed, near } = left_out;
+        let LeftOut { untimed, near, .. } = left_out;
         return Err(DatasetError::Day { train, held_out, untimed, near });
     }
     Ok((sides, left_out))

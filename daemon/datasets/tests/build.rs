@@ -91,7 +91,7 @@ fn built(entries: &[Entry], recipe: &Recipe) -> Result<(Dataset, LeftOut), Datas
     let mut told = Vec::new();
     let mut progress = |done, of| told.push((done, of));
     let built = build(&catalog, recipe, Digest::of(b"rules"), &base(), &mut progress)?;
-    let of = built.dataset.entries.len() as u64;
+    let of = built.dataset.entries.len() as u64 + built.left_out.unlearnable;
     assert_eq!((told[0], told[told.len() - 1]), ((0, of), (of, of)));
     Ok((built.dataset, built.left_out))
 }
@@ -196,18 +196,38 @@ fn the_held_out_share_is_near_the_recipe_s() {
 #[test]
 fn tokens_are_those_of_the_base_and_a_chat_s_are_its_messages() {
     let mut entries: Vec<Entry> = (0..3).map(prose).collect();
-    let body = r#"[{"role":"user","content":"the <|end|>"},{"role":"assistant","content":"in"}]"#;
+    let body = r#"[{"role":"user","content":"the end"},{"role":"assistant","content":"in"}]"#;
     entries[0] = Entry { kind: Kind::Chat, body: body.to_owned(), ..prose(0) };
-    let (dataset, _) = built(&entries, &Recipe::default()).unwrap();
+    let (dataset, left_out) = built(&entries, &Recipe::default()).unwrap();
+    assert_eq!(left_out, LeftOut::default());
     let text = BaseText::load(&base()).unwrap();
     assert_eq!(dataset.tokenizer, text.hash());
     let id = Record::id_of(Kind::Chat, None, body);
     let chat = dataset.entries.iter().find(|entry| entry.record == id).unwrap();
-    assert_eq!(chat.tokens as usize, text.encode("the <|end|>").unwrap().len() + 1);
+    assert_eq!(chat.tokens as usize, text.encode("the end").unwrap().len() + 1);
     assert_eq!(chat.bytes as usize, body.len());
     entries[0].body = "no list".to_owned();
     let error = built(&entries, &Recipe::default()).unwrap_err();
     assert!(matches!(error, DatasetError::Chat { .. }) && !error.to_string().contains("no list"));
+}
+
+#[test]
+fn a_chat_that_the_base_cannot_learn_is_left_out_and_counted() {
+    let mut entries: Vec<Entry> = (0..6).map(prose).collect();
+    let (whole, _) = built(&entries[..4], &Recipe::default()).unwrap();
+    let turn = r#"[{"role":"user","content":"the <|end|>"},{"role":"assistant","content":"in"}]"#;
+    let question = r#"[{"role":"user","content":"the end"}]"#;
+    for (entry, body) in entries[4..].iter_mut().zip([turn, question]) {
+        (entry.kind, entry.body) = (Kind::Chat, body.to_owned());
+    }
+    let (dataset, left_out) = built(&entries, &Recipe::default()).unwrap();
+    assert_eq!((left_out.unlearnable, dataset.entries.len()), (2, 4));
+    assert_eq!(dataset.id, whole.id);
+    let error = built(&entries[3..], &Recipe::default()).unwrap_err();
+    assert!(
+        matches!(error, DatasetError::Unlearnable { left_out: 2, .. })
+            && !error.to_string().contains("the end")
+    );
 }
 
 #[test]
@@ -234,7 +254,7 @@ fn a_time_split_trains_on_the_past_only() {
     let mut recipe = Recipe::default();
     recipe.split.train_before = Some("2000-02-29".to_owned());
     let (dataset, left_out) = built(&entries, &recipe).unwrap();
-    assert_eq!(left_out, LeftOut { untimed: 1, near: 1 });
+    assert_eq!(left_out, LeftOut { untimed: 1, near: 1, unlearnable: 0 });
     let sides = sides(&dataset);
     let side = |index: usize| sides.get(&Record::id_of(Kind::Prose, None, &entries[index].body)).copied();
     let expected = [Some(Split::Train), Some(Split::HeldOut), None, None, Some(Split::Train)];

@@ -4,7 +4,9 @@
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE};
 
-use crate::{ExtractError, Fault};
+use moat_contracts::TextFault;
+
+use crate::ExtractError;
 
 /// Bytes at the start in which a charset may be declared (the HTML standard says 1024).
 const DECLARED_WITHIN: usize = 1024;
@@ -18,7 +20,7 @@ pub(crate) struct Decoded {
     pub(crate) text: String,
     pub(crate) charset: &'static str,
     /// First place where bytes had no character.
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<TextFault>,
 }
 
 /// Decodes a document. `declares`: whether its format can declare a charset (HTML, XML, source code).
@@ -44,7 +46,7 @@ pub(crate) fn decode(bytes: &[u8], declares: bool) -> Result<Decoded, ExtractErr
     let fault = damaged.then(|| {
         let end = text.find('\u{fffd}').unwrap_or(text.len());
         let line = 1 + text[..end].bytes().filter(|&byte| byte == b'\n').count() as u64;
-        Fault { line, what: format!("bytes that are no {}, replaced by U+FFFD", encoding.name()) }
+        TextFault { line, what: format!("bytes that are no {}, replaced by U+FFFD", encoding.name()) }
     });
     Ok(Decoded { text: text.into_owned(), charset: encoding.name(), fault })
 }

@@ -12,7 +12,7 @@ mod language;
 mod markup;
 mod table;
 
-use moat_contracts::{Kind, Skip, Text};
+use moat_contracts::{Kind, Skip, Text, TextFault};
 
 use crate::format::Format;
 
@@ -20,7 +20,7 @@ use crate::format::Format;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Texts that one document may give (lines of JSONL, groups of table rows). What lies beyond is left out and
-    /// reported as a [`Fault`].
+    /// reported as a [`TextFault`].
     pub max_texts: usize,
 }
 
@@ -30,22 +30,13 @@ impl Default for Limits {
     }
 }
 
-/// A place in a document that could not be read, while the rest of it could.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Line in the document, from 1.
-    pub line: u64,
-    /// What is wrong there, without any of the document's words.
-    pub what: String,
-}
-
 /// What a document turned into.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
     /// Its texts, ordinals counting from 0. Empty for a document without any text.
     pub texts: Vec<Text>,
     /// What had to be left out or guessed, by line. At most [`MAX_FAULTS`]; the last then says so.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<TextFault>,
 }
 
 /// Faults that are told one by one; a file of a million bad lines need not be listed.
@@ -73,6 +64,14 @@ impl ExtractError {
         match self {
             Self::Binary => Skip::Binary,
             Self::Damaged { .. } => Skip::Damaged,
+        }
+    }
+
+    /// Where the document is damaged, if that can be told.
+    pub fn fault(self) -> Option<TextFault> {
+        match self {
+            Self::Binary => None,
+            Self::Damaged { line, what } => Some(TextFault { line, what }),
         }
     }
 }
@@ -150,9 +149,10 @@ impl Writer {
     fn fault(&mut self, line: u64, what: impl Into<String>) {
         let faults = &mut self.extracted.faults;
         match faults.len() + 1 {
-            n if n < MAX_FAULTS => faults.push(Fault { line, what: what.into() }),
+            n if n < MAX_FAULTS => faults.push(TextFault { line, what: what.into() }),
             MAX_FAULTS => {
-                faults.push(Fault { line, what: "further faults from here on are not listed".to_owned() });
+                faults
+                    .push(TextFault { line, what: "further faults from here on are not listed".to_owned() });
             }
             _ => {}
         }

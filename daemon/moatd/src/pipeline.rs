@@ -1,5 +1,5 @@
 use moat_catalog::{Batch, Catalog, Known};
-use moat_contracts::{DocumentState, Record};
+use moat_contracts::{DocumentState, Record, TextFault};
 use moat_curate::Compiled;
 use moat_curate::duplicates::{Change as Clusters, CurateError};
 use moat_extract::Limits;
@@ -27,9 +27,9 @@ pub(crate) struct Pipeline<'a> {
 
 /// A change with the work that needs no catalog already done.
 enum Prepared {
-    Curated(Known, Vec<Record>),
+    Curated(Known, Vec<Record>, Vec<TextFault>),
     Restamped(Known),
-    Skipped(Known),
+    Skipped(Known, Vec<TextFault>),
     Gone(moat_contracts::DocumentId),
 }
 
@@ -78,29 +78,27 @@ fn prepare(rules: &Compiled, change: Change) -> Prepared {
             known.rules = Some(rules.hash());
             match moat_extract::extract(&known.document.path, &bytes, &Limits::default()) {
                 Ok(extracted) => {
-                    for fault in &extracted.faults {
-                        debug!("document {} line {}: {}", known.document.id, fault.line, fault.what);
-                    }
                     let records = moat_curate::curate(rules, known.document.id, &extracted.texts);
-                    Prepared::Curated(known, records)
+                    Prepared::Curated(known, records, extracted.faults)
                 }
                 Err(error) => {
                     debug!("document {}: {error}", known.document.id);
                     (known.state, known.skip) = (DocumentState::Skipped, Some(error.skip()));
-                    Prepared::Skipped(known)
+                    Prepared::Skipped(known, error.fault().into_iter().collect())
                 }
             }
         }
         Change::Restamped { known } => Prepared::Restamped(known),
-        Change::Skipped { known } => Prepared::Skipped(known),
+        Change::Skipped { known } => Prepared::Skipped(known, Vec::new()),
         Change::Gone { id, .. } => Prepared::Gone(id),
     }
 }
 
 fn apply(batch: &Batch<'_>, clusters: &mut Clusters<'_>, change: &Prepared) -> Result<(), CurateError> {
     match change {
-        Prepared::Curated(known, records) => {
+        Prepared::Curated(known, records, faults) => {
             batch.put_document(known)?;
+            batch.put_faults(known.document.id, faults)?;
             clusters.store(known.document.id, records)?;
         }
         Prepared::Restamped(known) => {
@@ -108,8 +106,9 @@ fn apply(batch: &Batch<'_>, clusters: &mut Clusters<'_>, change: &Prepared) -> R
             // Which record of a cluster survives depends on its path.
             clusters.renamed(known.document.id)?;
         }
-        Prepared::Skipped(known) => {
+        Prepared::Skipped(known, faults) => {
             batch.put_document(known)?;
+            batch.put_faults(known.document.id, faults)?;
             clusters.remove(known.document.id)?;
         }
         Prepared::Gone(id) => {

@@ -205,6 +205,7 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
         }
     }
     save(daemon, run, RunState::Evaluating, None)?;
+    discard_checkpoints(daemon, run);
     match evaluate(daemon, run, &base, dataset.clone()).await? {
         Ended::Done((held_out, forgetting)) => {
             let recipe = &run.recipe;
@@ -214,6 +215,17 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
             Ok(Ended::Done(()))
         }
         Ended::Stopped => Ok(Ended::Stopped),
+    }
+}
+
+/// Removes the checkpoints of a run whose training is done and written down.
+fn discard_checkpoints(daemon: &Daemon, run: &RunRow) {
+    let folder = daemon.state.run(&run.name).join("checkpoint");
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            warn!("{} is no longer needed and cannot be removed: {error}", folder.display());
+        }
+        _ => {}
     }
 }
 
@@ -240,10 +252,11 @@ pub(crate) async fn build(
         let mut progress = |records, of| daemon.update(Update::Building { records, of });
         let built = moat_datasets::build(&catalog, &recipe, daemon.rules_hash, &folder, &mut progress);
         let moat_datasets::Built { dataset, left_out } = built.map_err(Failure::request)?;
-        if left_out.untimed + left_out.near > 0 {
+        if left_out != moat_datasets::LeftOut::default() {
             info!(
-                "dataset {}: {} records without a time and {} with a near-duplicate before the day are left out",
-                dataset.id, left_out.untimed, left_out.near
+                "dataset {}: left out are {} records without a time, {} with a near-duplicate before the day, and {} \
+                 chats that the base cannot learn",
+                dataset.id, left_out.untimed, left_out.near, left_out.unlearnable
             );
         }
         let batch = catalog.write()?;

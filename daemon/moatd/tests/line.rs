@@ -50,6 +50,12 @@ fn company(site: &Site) {
     site.write("copy.txt", &twin);
     site.write("image.png", "\u{89}PNG\0\0\0");
     site.write("short.txt", "No.\n");
+    let ticket = |index| format!("{{\"text\": \"{}\"}}\n", prose(&mut Random(index), 6).replace('\n', " "));
+    let tickets: Vec<_> = (910..916).map(ticket).collect();
+    site.write(
+        "tickets.jsonl",
+        &format!("{}{{\"text\": torn\n{}", tickets[..3].concat(), tickets[3..].concat()),
+    );
 }
 
 #[test]
@@ -61,7 +67,8 @@ fn documents_become_a_model_that_is_owned() {
     site.scan();
 
     let counts = &status(&site).sources["documents"];
-    assert_eq!((counts.present, counts.skipped.get("binary"), counts.deleted), (45, Some(&1), 0));
+    assert_eq!((counts.present, counts.skipped.get("binary"), counts.deleted), (46, Some(&1), 0));
+    assert_eq!(counts.partial, 1);
     assert_eq!(counts.redactions.get("EMAIL"), Some(&1));
     assert_eq!((counts.dropped.get("duplicate"), counts.dropped.get("near_duplicate")), (Some(&1), Some(&1)));
     let redacted = why(&site, "secret.txt");
@@ -70,6 +77,8 @@ fn documents_become_a_model_that_is_owned() {
     assert_eq!(twin.records[0].twin.as_ref().unwrap().path, "copy.txt");
     assert_eq!(why(&site, "short.txt").records[0].verdict, "dropped");
     assert!(!why(&site, "short.txt").records[0].reasons.is_empty());
+    let tickets = why(&site, "tickets.jsonl");
+    assert_eq!((tickets.records.len(), tickets.faults.len(), tickets.faults[0].line), (6, 1, 4));
     let whole = site.path("documents/secret.txt").display().to_string();
     assert_eq!(why(&site, &whole).path, "secret.txt");
 
@@ -131,7 +140,7 @@ fn documents_become_a_model_that_is_owned() {
     // Everything is still there after a restart, and nothing is curated again.
     site.start();
     site.scan();
-    assert_eq!(status(&site).sources["documents"].present, 44);
+    assert_eq!(status(&site).sources["documents"].present, 45);
     assert_eq!(status(&site).sources["documents"].read, 0);
     let Reply::Dataset(same) = site.call(Request::DatasetBuild { recipe: Box::new(recipe) }) else {
         panic!()
@@ -188,7 +197,7 @@ fn a_killed_engine_fails_its_run_and_harms_nothing_else() {
     });
     let Reply::Failed { fault: Fault::Failed, message } = reply else { panic!("{reply:?}") };
     assert!(message.contains("killed by signal 9"), "{message}");
-    assert_eq!(status(&site).sources["documents"].present, 45);
+    assert_eq!(status(&site).sources["documents"].present, 46);
 
     assert!(matches!(site.call(Request::RunResume { name: name.clone() }), Reply::Run(_)));
     let reply = site.call(Request::RunStop { name });

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use moat_contracts::{
     Completion, Dataset, DatasetEntry, DatasetId, Digest, EdgeReport, Progress, Reason, Recipe, Sampling,
-    TrainOutcome,
+    TextFault, TrainOutcome,
 };
 use serde::{Deserialize, Serialize};
 
@@ -225,6 +225,8 @@ pub struct SourceStatus {
     pub present: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Documents of which some place could not be read.
+    pub partial: u64,
     /// Documents not read, by reason.
     pub skipped: BTreeMap<String, u64>,
     /// Documents deleted since Moat first saw them.
@@ -252,6 +254,8 @@ pub struct Why {
     pub digest: Option<Digest>,
     /// Bytes.
     pub size: u64,
+    /// Places of it that could not be read; what is there is in no record.
+    pub faults: Vec<TextFault>,
     /// Each record made of it. For a deleted document: empty.
     pub records: Vec<WhyRecord>,
     /// Runs whose dataset trained on a record of it, present or past.

@@ -1,7 +1,11 @@
 //! Small random models of each family against what PyTorch, transformers and PEFT compute of them. `tests/fixtures`
 //! says what is there and how it was made; `MOAT_PARITY_FIXTURES` names a folder of other ones.
 
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -103,29 +107,54 @@ fn check(case: &Path, method: &str, mut model: Model, expected: &Expected) {
         weight_decay: number(&training["weight_decay"]),
     };
     let clip = number(&training["clip"]);
-    let losses = expected.f64(&format!("{method}.losses"));
-    let norms = expected.f64(&format!("{method}.gradient_norms"));
-    assert_eq!(losses.len() as u64, training["steps"].as_u64().unwrap());
-    assert!(losses[losses.len() - 1] < losses[0]);
+    let losses = Course::of(expected, &format!("{method}.losses"));
+    let norms = Course::of(expected, &format!("{method}.gradient_norms"));
+    assert_eq!(losses.exact.len() as u64, training["steps"].as_u64().unwrap());
+    assert!(losses.exact[losses.exact.len() - 1] < losses.exact[0]);
     let mut moments = Moments::new(&model);
-    for (step, (expected_loss, expected_norm)) in losses.iter().zip(norms).enumerate() {
+    let (mut own_losses, mut own_norms) = (Vec::new(), Vec::new());
+    for step in 0..losses.exact.len() {
         gradients.zero();
         let sum = forward_backward(&model, &batch, scale, step % 2 == 1, &mut gradients).unwrap();
-        let loss = sum.nats / sum.tokens as f64;
-        assert!(
-            (loss - expected_loss).abs() <= 1e-4 * expected_loss,
-            "{name}: step {step}: {loss}, {expected_loss}"
-        );
-        // AdamW divides by what it rounds, so f32 drifts from the reference's f64 from step to step.
         let norm = gradients.norm();
-        assert!(
-            (norm - expected_norm).abs() <= 5e-3 * expected_norm,
-            "{name}: step {step}: {norm}, {expected_norm}"
-        );
+        own_losses.push(sum.nats / sum.tokens as f64);
+        own_norms.push(norm);
         if norm > clip {
             gradients.scale(clip / norm);
         }
         adamw(&mut model, &gradients, &mut moments, settings).unwrap();
+    }
+    losses.hold(&format!("{name}: losses"), &own_losses, 1e-4);
+    norms.hold(&format!("{name}: gradient norms"), &own_norms, 1e-3);
+}
+
+/// What PyTorch measured at each step, in f64 and in f32.
+struct Course {
+    exact: Vec<f64>,
+    rounded: Vec<f64>,
+}
+
+impl Course {
+    fn of(expected: &Expected, name: &str) -> Self {
+        Self { exact: expected.f64(name), rounded: expected.f64(&format!("{name}_f32")) }
+    }
+
+    /// AdamW divides by what it rounds, so any f32 drifts from f64, step by step, in some models a hundred times as
+    /// fast as in others. Ours may drift as PyTorch's own f32 does.
+    fn hold(&self, name: &str, own: &[f64], floor: f64) {
+        let (mut farthest, mut yardstick) = (0.0_f64, 0.0_f64);
+        for (step, own) in own.iter().enumerate() {
+            let far = |value: f64| (value - self.exact[step]).abs();
+            farthest = farthest.max(far(*own));
+            yardstick = yardstick.max(far(self.rounded[step]));
+            assert!(
+                farthest <= floor + 10.0 * yardstick,
+                "{name}: step {step}: {own} against {}, PyTorch's f32 {}",
+                self.exact[step],
+                self.rounded[step]
+            );
+        }
+        println!("parity: {name}: {farthest:.1e} from f64, PyTorch's f32 {yardstick:.1e}");
     }
 }
 

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use moat_protocol::control::{SourceStatus, Status};
 
 use super::table::{Cell, pairs, table};
-use super::text::{bytes, clean, count, duration, tally};
+use super::text::{bytes, clean, count, counted, duration, tally};
 use super::{Tone, View};
 
 /// How everything stands.
@@ -73,6 +73,10 @@ fn details(view: &View, name: &str, source: &SourceStatus) -> String {
         let line = format!("the last scan failed: {}", clean(fault));
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(page, "  {}", view.paint(Tone::Bad, &line));
+    }
+    if source.partial > 0 {
+        let documents = counted(source.partial, "document");
+        let _ = writeln!(page, "  {documents} could be read only in part: `moat why` tells the lines");
     }
     let lists = [
         ("dropped", &source.dropped, "records"),

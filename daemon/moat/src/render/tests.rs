@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use moat_contracts::{
     Completion, Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport,
-    Interval, Reason, Recipe, RecordId, SourceEdge, Split, SplitCounts, TokenLogprob, TrainOutcome,
+    Interval, Reason, Recipe, RecordId, SourceEdge, Split, SplitCounts, TextFault, TokenLogprob,
+    TrainOutcome,
 };
 use moat_protocol::control::{
     Base, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run, RunState,
@@ -144,6 +145,7 @@ fn whys() {
         skip: None,
         digest: Some(digest(9)),
         size: 4600,
+        faults: vec![TextFault { line: 1_204, what: "a JSON object never ends".to_owned() }],
         records: vec![record, dropped, twin],
         reached: vec![
             Reached {
@@ -157,6 +159,7 @@ fn whys() {
     let deleted = Why {
         state: "deleted".to_owned(),
         digest: None,
+        faults: Vec::new(),
         records: Vec::new(),
         reached: vec![Reached {
             dataset: DatasetId(digest(5)),
@@ -169,6 +172,7 @@ fn whys() {
         state: "skipped".to_owned(),
         skip: Some("too_large".to_owned()),
         digest: None,
+        faults: Vec::new(),
         records: Vec::new(),
         reached: Vec::new(),
         ..present.clone()
@@ -178,6 +182,7 @@ fn whys() {
         "
 guide/intro.md in handbook (4.49 KiB, sha256 090909090909)
 It is in its source and was read: 3 records.
+  line 1,204: a JSON object never ends
   line 1: redacted (markdown, eng), record 010101010101
     2 places replaced by [EMAIL_…]
   line 40: dropped (markdown), record 020202020202

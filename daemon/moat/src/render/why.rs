@@ -32,6 +32,10 @@ fn one(view: &View, why: &Why) -> String {
         other => format!("Its state is {}.", clean(other)),
     };
     let _ = writeln!(page, "{state}");
+    for fault in &why.faults {
+        let line = format!("  line {}: {}", count(fault.line), clean(&fault.what));
+        let _ = writeln!(page, "{}", view.paint(Tone::Bad, &line));
+    }
     for record in &why.records {
         page.push_str(&the_record(view, record));
     }

@@ -22,6 +22,7 @@ pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
             read: scan.read,
             present: counts.present,
             bytes: counts.bytes,
+            partial: counts.partial,
             skipped: counts.skipped,
             deleted: counts.deleted,
             verdicts: counts.verdicts,

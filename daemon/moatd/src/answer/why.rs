@@ -50,6 +50,7 @@ fn tell(catalog: &Catalog, known: &Known) -> Result<Why, Failure> {
         skip: known.skip.map(Skip::word).map(ToOwned::to_owned),
         digest: (known.state == DocumentState::Present).then_some(document.digest),
         size: document.size,
+        faults: catalog.faults(document.id)?,
         records: rows.iter().map(|row| tell_record(catalog, row)).collect::<Result<_, _>>()?,
         reached: reached.collect(),
     })
