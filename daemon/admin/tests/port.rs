@@ -1,0 +1,230 @@
+//! The admin port against curl and a rustls client, over loopback.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moat_admin::{Authority, Certificates, Health, Identity, Limits, serve, site};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+struct Port {
+    address: std::net::SocketAddr,
+    authority: Authority,
+    certificates: Arc<Certificates>,
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    server: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Port {
+    fn open(limits: Limits, clients: Option<&Path>) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let authority = Authority::new("rack-1").unwrap();
+        let identity = authority.issue(&["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let certificates = Certificates::new(identity);
+        let tls = certificates.tls(clients).unwrap();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let health = || Health { version: "<1>".to_owned(), sealed: true, ..Health::default() };
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let ended = async { drop(ended.await) };
+            runtime.block_on(serve(socket, tls, limits, site(health), ended)).unwrap();
+        });
+        Self { address, authority, certificates, end: Some(end), server: Some(server) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+
+    fn curl(&self, arguments: &[&str], path: &str) -> (bool, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = folder.path().join("ca.pem");
+        std::fs::write(&authority, self.authority.certificate()).unwrap();
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--cacert"])
+            .arg(&authority);
+        let output = curl.args(arguments).arg(self.url(path)).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    }
+
+    fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.certificate().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        self.server.take().unwrap().join().unwrap();
+    }
+}
+
+/// One request over a connection that stays open; the answer's first line.
+fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> String {
+    stream.write_all(b"GET /style.css HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    let text = String::from_utf8(answer).unwrap();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    text.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_browser_s_client_reads_the_page_under_the_box_s_own_authority() {
+    let port = Port::open(Limits::default(), None);
+    let (ok, page) = port.curl(&["--include"], "/");
+    assert!(ok, "{page}");
+    assert!(page.starts_with("HTTP/2 200"), "{page}");
+    assert!(page.contains("Sealed") && page.contains("&lt;1&gt;") && !page.contains("<1>"), "{page}");
+    assert!(
+        page.contains("content-security-policy: default-src 'none'") && page.contains("no-store"),
+        "{page}"
+    );
+    assert!(!page.contains("http://"), "{page}");
+    let (_, health) = port.curl(&["--http1.1", "--write-out", " %{http_code}"], "/api/v1/health");
+    assert!(health.contains("\"sealed\":true") && health.ends_with(" 503"), "{health}");
+    let (_, missing) = port.curl(&["--write-out", " %{http_code}"], "/etc/passwd");
+    assert!(missing.ends_with(" 404"), "{missing}");
+    let (_, written) = port.curl(&["--write-out", " %{http_code}", "--data", "x=1"], "/");
+    assert!(written.ends_with(" 405"), "{written}");
+}
+
+#[test]
+fn older_protocols_and_strangers_authorities_are_refused() {
+    let port = Port::open(Limits::default(), None);
+    let (ok, message) = port.curl(&["--tls-max", "1.2"], "/");
+    assert!(!ok, "{message}");
+    let other = Port::open(Limits::default(), None);
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = folder.path().join("ca.pem");
+    std::fs::write(&stranger, other.authority.certificate()).unwrap();
+    let (ok, message) = port.curl(&["--cacert", &stranger.display().to_string()], "/");
+    assert!(!ok, "{message}");
+}
+
+#[test]
+fn a_new_certificate_is_shown_to_new_connections_and_leaves_open_ones_alone() {
+    let port = Port::open(Limits::default(), None);
+    let mut before = port.connect();
+    assert!(ask(&mut before).contains("200"));
+    let shown = before.conn.peer_certificates().unwrap()[0].clone();
+    port.certificates.replace(port.authority.issue(&["localhost".to_owned()]).unwrap());
+    let mut after = port.connect();
+    assert!(ask(&mut after).contains("200"));
+    assert_ne!(after.conn.peer_certificates().unwrap()[0], shown);
+    assert!(ask(&mut before).contains("200"));
+}
+
+#[test]
+fn a_restored_authority_issues_what_its_certificate_vouches_for() {
+    let mut port = Port::open(Limits::default(), None);
+    let kept = &port.authority;
+    let restored = Authority::restore(kept.machine(), kept.certificate(), &kept.key()).unwrap();
+    port.certificates.replace(restored.issue(&["localhost".to_owned()]).unwrap());
+    port.authority = restored;
+    assert!(port.curl(&[], "/").0);
+    assert!(Authority::restore("rack-1", port.authority.certificate(), b"no key").is_err());
+}
+
+#[test]
+fn with_a_clients_authority_only_its_clients_come_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let clients = folder.path().join("clients.pem");
+    std::fs::write(&clients, Authority::new("clients").unwrap().certificate()).unwrap();
+    let port = Port::open(Limits::default(), Some(&clients));
+    let (ok, message) = port.curl(&[], "/");
+    assert!(!ok, "{message}");
+}
+
+#[test]
+fn who_dawdles_or_sends_too_much_or_comes_too_often_is_cut_off() {
+    let limits = Limits { patience: Duration::from_secs(1), connections_of_one: 3, ..Limits::default() };
+    let port = Port::open(limits, None);
+
+    // No handshake, and headers that never end.
+    let mut silent = TcpStream::connect(port.address).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0);
+    let mut slow = port.connect();
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: ").unwrap();
+    slow.flush().unwrap();
+    let mut rest = String::new();
+    drop(slow.read_to_string(&mut rest));
+    assert!(!rest.contains("200"), "{rest}");
+
+    let long = format!("x-long: {}", "a".repeat(64 << 10));
+    for version in ["--http1.1", "--http2"] {
+        let (ok, answer) = port.curl(&[version, "--header", &long, "--write-out", " %{http_code}"], "/");
+        assert!(!ok || answer.ends_with(" 431"), "{version} {answer}");
+    }
+
+    let mut inside: Vec<_> = (0..3).map(|_| port.connect()).collect();
+    for stream in &mut inside {
+        assert!(ask(stream).contains("200"));
+    }
+    let mut fourth = TcpStream::connect(port.address).unwrap();
+    fourth.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let closed = matches!(fourth.read(&mut [0; 8]), Ok(0) | Err(_));
+    assert!(closed);
+    drop(inside);
+}
+
+#[test]
+fn the_site_s_own_certificate_is_read_and_a_wrong_one_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let make = |name: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ]);
+        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout"]);
+        openssl.arg(path(&format!("{name}.key"))).arg("-out").arg(path(&format!("{name}.pem")));
+        assert!(openssl.output().unwrap().status.success());
+    };
+    make("one");
+    make("two");
+    let port = Port::open(Limits::default(), None);
+    port.certificates.replace(Identity::read(&path("one.pem"), &path("one.key")).unwrap());
+    let (ok, message) = port.curl(&["--cacert", &path("one.pem").display().to_string()], "/");
+    assert!(ok, "{message}");
+    let mixed = Identity::read(&path("one.pem"), &path("two.key")).unwrap_err();
+    assert!(mixed.to_string().contains("do not fit"), "{mixed}");
+    let swapped = Identity::read(&path("one.key"), &path("one.key")).unwrap_err();
+    assert!(swapped.to_string().contains("one.key holds no certificate"), "{swapped}");
+    let missing = Identity::read(&path("three.pem"), &path("one.key")).unwrap_err();
+    assert!(missing.to_string().contains("three.pem"), "{missing}");
+}
