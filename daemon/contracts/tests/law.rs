@@ -12,10 +12,13 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 /// Every crate of the workspace with its layer: a crate depends only on lower layers.
 const LAYERS: &[(&str, u8)] = &[
     ("moat-contracts", 0),
+    ("moat-vault", 0),
     ("moat-protocol", 1),
     ("moat-settings", 1),
+    ("moat-firewall", 1),
     ("moat-catalog", 1),
     ("moat-template", 1),
+    ("moat-ledger", 1),
     ("moat-edge", 1),
     ("moat-tensor", 1),
     ("moat-sources", 2),
