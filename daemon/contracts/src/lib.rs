@@ -4,6 +4,7 @@
 //! async, so any stage can be read against it without leaving the page.
 
 mod architecture;
+mod boundary;
 mod dataset;
 mod digest;
 mod document;
@@ -15,6 +16,7 @@ mod rules;
 mod text;
 
 pub use architecture::{Architecture, ArchitectureError, Family, RopeScaling, TensorShape};
+pub use boundary::{Attempt, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError};
 pub use document::{Document, DocumentId, DocumentState, Skip};

@@ -15,7 +15,8 @@ pub use fault::{Fault, Faults};
 pub use files::{DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_recipe, locate};
 pub use machine::check_machine;
 pub use settings::{
-    ControlSettings, DaemonSettings, Settings, SourceKind, SourceSettings, TrainingSettings, ValueFault,
+    BoundarySettings, ControlSettings, DaemonSettings, Settings, SourceKind, SourceSettings,
+    TrainingSettings, ValueFault,
 };
 
 use moat_contracts::Recipe;

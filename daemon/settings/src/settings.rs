@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use moat_contracts::{Kind, Recipe, Rules};
+use moat_contracts::{Kind, Protection, Recipe, Rules};
 use serde::{Deserialize, Serialize};
 
 /// What `moat.toml` says, field by field; a missing key takes the value of [`Default`].
@@ -12,6 +12,8 @@ pub struct Settings {
     pub daemon: DaemonSettings,
     /// Who may call.
     pub control: ControlSettings,
+    /// What must hold before data is touched.
+    pub boundary: BoundarySettings,
     /// How training uses the machine.
     pub training: TrainingSettings,
     /// Where the company's data lives.
@@ -40,6 +42,22 @@ pub struct ControlSettings {
     pub uids: Vec<u32>,
     /// Group ids; the caller's primary group counts.
     pub gids: Vec<u32>,
+}
+
+/// What must hold before data is touched, and which folders besides Moat's own may be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BoundarySettings {
+    /// Protections without which `moatd` and the engine refuse to start.
+    pub require: Vec<Protection>,
+    /// The policy of system calls and files; empty takes the built-in one.
+    pub sandbox: PathBuf,
+    /// Folders from which bases may be imported.
+    pub imports: Vec<PathBuf>,
+    /// Folders in which exports may be written.
+    pub exports: Vec<PathBuf>,
+    /// Seconds between two rounds of the canary.
+    pub canary_seconds: u64,
 }
 
 /// How training uses the machine.
@@ -102,6 +120,15 @@ impl Default for DaemonSettings {
     }
 }
 
+impl Default for BoundarySettings {
+    fn default() -> Self {
+        // What every Linux grants every process.
+        let require = vec![Protection::Dumps, Protection::Tracing, Protection::Privileges];
+        let (sandbox, imports, exports) = (PathBuf::new(), Vec::new(), Vec::new());
+        Self { require, sandbox, imports, exports, canary_seconds: 60 }
+    }
+}
+
 impl Default for TrainingSettings {
     fn default() -> Self {
         Self { threads: 0, nice: 5 }
@@ -155,6 +182,16 @@ impl Settings {
         }
     }
 
+    /// True where a base may be imported from the folder.
+    pub fn may_import(&self, folder: &Path) -> bool {
+        self.boundary.imports.iter().any(|allowed| lies_in(folder, allowed))
+    }
+
+    /// True where an export may be written to the folder.
+    pub fn may_export(&self, folder: &Path) -> bool {
+        self.boundary.exports.iter().any(|allowed| folder != allowed && lies_in(folder, allowed))
+    }
+
     /// Every fault at once; empty for sound settings. Does not look at the machine.
     pub fn faults(&self) -> Vec<ValueFault> {
         let mut faults = Vec::new();
@@ -169,6 +206,16 @@ impl Settings {
         hold(daemon.runtime.is_absolute(), "daemon.runtime", absolute);
         let engine = daemon.engine.as_os_str().is_empty() || daemon.engine.is_absolute();
         hold(engine, "daemon.engine", "must be an absolute path, or empty for the engine beside moatd");
+        let boundary = &self.boundary;
+        let sandbox = boundary.sandbox.as_os_str().is_empty() || boundary.sandbox.is_absolute();
+        hold(sandbox, "boundary.sandbox", "must be an absolute path, or empty for the built-in policy");
+        for (name, folders) in [("imports", &boundary.imports), ("exports", &boundary.exports)] {
+            for (index, folder) in folders.iter().enumerate() {
+                hold(folder.is_absolute(), &format!("boundary.{name}[{index}]"), absolute);
+            }
+        }
+        let canary = (1..=3600).contains(&boundary.canary_seconds);
+        hold(canary, "boundary.canary_seconds", "must be from 1 to 3600");
         hold(self.training.threads <= 1024, "training.threads", "must be at most 1024, or 0 for every core");
         hold(self.training.nice <= 19, "training.nice", "must be from 0 to 19");
 
@@ -221,9 +268,19 @@ impl Settings {
         Self {
             source: vec![SourceSettings::default()],
             control: ControlSettings { uids: vec![0], gids: vec![0] },
+            boundary: BoundarySettings {
+                imports: vec![PathBuf::new()],
+                exports: vec![PathBuf::new()],
+                ..BoundarySettings::default()
+            },
             ..Self::default()
         }
     }
+}
+
+/// True where a path, written without `..`, lies in a folder or is it.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    path.starts_with(folder) && path.components().all(|part| part != Component::ParentDir)
 }
 
 /// A recipe in which every list has an item and every optional key is there.
