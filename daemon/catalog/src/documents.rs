@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use moat_contracts::{Digest, Document, DocumentId, DocumentState, Skip, TextFault};
+use moat_vault::Vault;
 use rusqlite::{Row as SqlRow, params};
 
-use crate::{Batch, Catalog, CatalogError};
+use crate::{Batch, Catalog, CatalogError, sealed};
 
 /// What a source remembers of a file, to tell unchanged ones without opening them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,8 @@ const fn state_word(state: DocumentState) -> &'static str {
     }
 }
 
-fn known(row: &SqlRow<'_>) -> Result<Known, CatalogError> {
+fn known(row: &SqlRow<'_>, vault: &Vault) -> Result<Known, CatalogError> {
+    let id = DocumentId(digest_at(row, 0)?);
     let state = match row.get::<_, String>(3)?.as_str() {
         "present" => DocumentState::Present,
         "skipped" => DocumentState::Skipped,
@@ -86,16 +88,19 @@ fn known(row: &SqlRow<'_>) -> Result<Known, CatalogError> {
         _ => return Err(CatalogError::Damaged { what: "document state" }),
     };
     let skip = row.get::<_, Option<String>>(4)?;
-    let readers = serde_json::from_str(&row.get::<_, String>(8)?);
     Ok(Known {
         document: Document {
-            id: DocumentId(digest_at(row, 0)?),
+            id,
             source: row.get(1)?,
-            path: row.get(2)?,
+            path: sealed::open_path(vault, id, row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
             digest: digest_at(row, 5)?,
             size: row.get::<_, i64>(6)?.cast_unsigned(),
             authored: row.get(7)?,
-            readers: readers.map_err(|_| CatalogError::Damaged { what: "list of readers" })?,
+            readers: sealed::open_readers(
+                vault,
+                id,
+                row.get_ref(8)?.as_blob().map_err(rusqlite::Error::from)?,
+            )?,
             policy: row.get(9)?,
         },
         state,
@@ -123,7 +128,7 @@ impl Catalog {
         let mut rows = statement.query(values)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(known(row)?);
+            found.push(known(row, &self.vault)?);
         }
         Ok(found)
     }
@@ -141,7 +146,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn document_at(&self, source: &str, path: &str) -> Result<Option<Known>, CatalogError> {
-        Ok(self.known_where("source = ?1 AND path = ?2 AND state <> 'deleted'", [source, path])?.pop())
+        Ok(self.documents_at(source, path)?.pop())
     }
 
     /// All documents that are at a path of a source now: more than one only while renames are being taken in.
@@ -149,7 +154,8 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn documents_at(&self, source: &str, path: &str) -> Result<Vec<Known>, CatalogError> {
-        self.known_where("source = ?1 AND path = ?2 AND state <> 'deleted'", [source, path])
+        let tag = sealed::path_tag(&self.vault, path)?;
+        self.known_where("tag = ?1 AND +source = ?2 AND state <> 'deleted'", params![tag, source])
     }
 
     /// Documents of a source whose file has an inode; deleted ones are not among them.
@@ -171,7 +177,7 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn documents_named(&self, path: &str) -> Result<Vec<Known>, CatalogError> {
-        self.known_where("path = ?1", [path])
+        self.known_where("tag = ?1", [sealed::path_tag(&self.vault, path)?])
     }
 
     /// Documents of a source below a folder that are not deleted; `prefix` ends in `/`, or is empty for all.
@@ -179,16 +185,16 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn documents_under(&self, source: &str, prefix: &str) -> Result<Vec<Known>, CatalogError> {
-        // '0' follows '/', so the range holds exactly the paths that begin with the prefix.
-        let end =
-            prefix.strip_suffix('/').map_or_else(|| "\u{10FFFF}".to_owned(), |folder| format!("{folder}0"));
+        let folder = sealed::folder_tag(&self.vault, source, prefix)?;
         self.known_where(
-            "source = ?1 AND path >= ?2 AND path < ?3 AND state <> 'deleted'",
-            [source, prefix, &end],
+            "folder IN (WITH RECURSIVE below (tag) AS (VALUES (?1) UNION ALL
+                        SELECT folders.tag FROM folders JOIN below ON folders.above = below.tag)
+                        SELECT tag FROM below) AND state <> 'deleted'",
+            [folder],
         )
     }
 
-    /// Calls back for every document of a source that is not deleted, by path.
+    /// Calls back for every document of a source that is not deleted, in the order of first sight.
     ///
     /// # Errors
     /// [`CatalogError`] where reading fails, or the callback's own.
@@ -197,12 +203,13 @@ impl Catalog {
         source: &str,
         mut each: impl FnMut(Known) -> Result<(), CatalogError>,
     ) -> Result<(), CatalogError> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM documents WHERE source = ?1 AND state <> 'deleted' ORDER BY path");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM documents WHERE source = ?1 AND state <> 'deleted' ORDER BY number"
+        );
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query([source])?;
         while let Some(row) = rows.next()? {
-            each(known(row)?)?;
+            each(known(row, &self.vault)?)?;
         }
         Ok(())
     }
@@ -320,19 +327,20 @@ impl Sweep<'_> {
         Ok(statement.query_row([id.0.as_bytes()], |row| row.get(0))?)
     }
 
-    /// Calls back for every document of the source that is not deleted and that the scan did not meet, by path.
+    /// Calls back for every document of the source that is not deleted and that the scan did not meet, in the
+    /// order of first sight.
     ///
     /// # Errors
     /// [`CatalogError`] where reading fails, or the callback's own.
     pub fn unmet(&self, mut each: impl FnMut(Known) -> Result<(), CatalogError>) -> Result<(), CatalogError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM documents WHERE source = ?1 AND state <> 'deleted'
-             AND NOT EXISTS (SELECT 1 FROM temp.met WHERE met.document = documents.id) ORDER BY path"
+             AND NOT EXISTS (SELECT 1 FROM temp.met WHERE met.document = documents.id) ORDER BY number"
         );
         let mut statement = self.catalog.connection.prepare(&sql)?;
         let mut rows = statement.query([&self.source])?;
         while let Some(row) = rows.next()? {
-            each(known(row)?)?;
+            each(known(row, &self.catalog.vault)?)?;
         }
         Ok(())
     }
@@ -345,26 +353,27 @@ impl Batch<'_> {
     /// [`CatalogError`] where writing fails.
     pub fn put_document(&self, known: &Known) -> Result<(), CatalogError> {
         let sql = format!(
-            "INSERT INTO documents ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
-             ON CONFLICT (id) DO UPDATE SET source = excluded.source, path = excluded.path, state = excluded.state,
+            "INSERT INTO documents ({COLUMNS}, tag, folder)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+             ON CONFLICT (id) DO UPDATE SET source = excluded.source, path = excluded.path, tag = excluded.tag,
+             folder = excluded.folder, state = excluded.state,
              skip = excluded.skip, digest = excluded.digest, size = excluded.size, authored = excluded.authored,
              readers = excluded.readers, policy = excluded.policy, device = excluded.device, inode = excluded.inode,
              stamp_size = excluded.stamp_size, modified_ns = excluded.modified_ns, changed_ns = excluded.changed_ns,
              header = excluded.header, rules = excluded.rules"
         );
         let (document, stamp) = (&known.document, &known.stamp);
-        let readers = serde_json::to_string(&document.readers)
-            .map_err(|_| CatalogError::Damaged { what: "list of readers" })?;
+        let vault = &self.vault;
         self.connection.prepare_cached(&sql)?.execute(params![
             document.id.0.as_bytes(),
             document.source,
-            document.path,
+            sealed::seal_path(vault, document.id, &document.path)?,
             state_word(known.state),
             known.skip.map(Skip::word),
             document.digest.as_bytes(),
             signed(document.size),
             document.authored,
-            readers,
+            sealed::seal_readers(vault, document.id, &document.readers)?,
             document.policy,
             signed(stamp.device),
             signed(stamp.inode),
@@ -373,6 +382,8 @@ impl Batch<'_> {
             stamp.changed_ns,
             stamp.header.as_bytes(),
             known.rules.as_ref().map(Digest::as_bytes),
+            sealed::path_tag(vault, &document.path)?,
+            self.put_folder(&document.source, &document.path)?,
         ])?;
         Ok(())
     }

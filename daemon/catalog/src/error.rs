@@ -20,6 +20,9 @@ pub enum CatalogError {
         /// What is damaged.
         what: &'static str,
     },
+    /// The vault is sealed, or a key does not open what was sealed.
+    #[error(transparent)]
+    Vault(#[from] moat_vault::VaultError),
     /// Text could not be compressed or decompressed.
     #[error("a stored text cannot be packed or unpacked: {0}")]
     Text(#[from] std::io::Error),

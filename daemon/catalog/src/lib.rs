@@ -2,7 +2,8 @@
 //!
 //! All SQL of the product stands here. The file runs in WAL mode with `synchronous=FULL`: what a committed
 //! [`Batch`] wrote survives a power cut, what was not committed never happened. The catalog decides nothing: it keeps
-//! what the stages hand it, and gives it back in a stable order.
+//! what the stages hand it, and gives it back in a stable order. Texts, paths and readers are sealed in the file; ids,
+//! hashes, counts and rules are not.
 
 mod datasets;
 mod documents;
@@ -10,14 +11,17 @@ mod error;
 mod records;
 mod runs;
 mod schema;
+mod sealed;
 #[cfg(test)]
 mod tests;
 mod twins;
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use moat_vault::Vault;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub use datasets::DatasetSummary;
@@ -30,14 +34,16 @@ pub use twins::{Cluster, ClusterId, Group, GroupId};
 /// One connection to the catalog. Open one per thread; any number may read while one writes.
 pub struct Catalog {
     connection: Connection,
+    vault: Arc<Vault>,
 }
 
 impl Catalog {
-    /// Opens the catalog, creating or upgrading its file.
+    /// Opens the catalog, creating or upgrading its file. Texts, paths and readers are sealed under the vault's keys:
+    /// once it is sealed, whatever touches them fails.
     ///
     /// # Errors
     /// [`CatalogError`] where the file cannot be opened, is no catalog, or was written by a newer Moat.
-    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+    pub fn open(path: &Path, vault: &Arc<Vault>) -> Result<Self, CatalogError> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(Duration::from_secs(60))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
@@ -45,10 +51,13 @@ impl Catalog {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
+        // Sorting by opened paths must never spill them onto the disk.
+        connection.pragma_update(None, "temp_store", "memory")?;
         connection.pragma_update(None, "cache_size", -32 * 1024)?;
         connection.set_prepared_statement_cache_capacity(64);
         schema::migrate(&connection)?;
-        Ok(Self { connection })
+        sealed::register(&connection, vault)?;
+        Ok(Self { connection, vault: vault.clone() })
     }
 
     /// Begins writing; waits for another writer. Dropping the batch undoes it.

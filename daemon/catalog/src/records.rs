@@ -1,10 +1,10 @@
 use moat_contracts::{
     DocumentId, Kind, Reason, Record, RecordId, RecordKey, Redaction, SelectionRecipe, Verdict,
 };
-use rusqlite::{OptionalExtension, Row as SqlRow, params, params_from_iter};
+use rusqlite::{Row as SqlRow, params, params_from_iter};
 
 use crate::documents::digest_at;
-use crate::{Batch, Catalog, CatalogError};
+use crate::{Batch, Catalog, CatalogError, sealed};
 
 /// The catalog's own number of a record. Not the same on another machine: never part of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +53,7 @@ impl Row {
 }
 
 const SELECT: &str =
-    "SELECT row, documents.id, ordinal, records.id, source, path, kind, language, verdict, reasons,
+    "SELECT row, documents.id, ordinal, records.id, source, opened_path(path, documents.id), kind, language, verdict, reasons,
     redactions, words, bytes, first_line, signature, twin, similarity
     FROM records JOIN documents ON records.document = documents.number";
 
@@ -138,13 +138,14 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading or unpacking fails.
     pub fn text_and_kind(&self, id: RecordId) -> Result<Option<(String, Kind)>, CatalogError> {
-        let mut statement = self.connection.prepare_cached("SELECT body, kind FROM texts WHERE id = ?1")?;
-        let found = statement
-            .query_row([id.0.as_bytes()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?)));
-        let Some((packed, kind)) = found.optional()? else { return Ok(None) };
-        let bytes = zstd::stream::decode_all(packed.as_slice())?;
-        let kind = Kind::from_word(&kind).ok_or_else(|| damaged("record kind"))?;
-        String::from_utf8(bytes).map(|body| Some((body, kind))).map_err(|_| damaged("text"))
+        let mut statement =
+            self.connection.prepare_cached("SELECT key, body, kind FROM texts WHERE id = ?1")?;
+        let mut rows = statement.query([id.0.as_bytes()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let blob = |column| row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
+        let body = sealed::open_text(&self.vault, id, blob(0)?, blob(1)?)?;
+        let kind = Kind::from_word(&row.get::<_, String>(2)?).ok_or_else(|| damaged("record kind"))?;
+        Ok(Some((body, kind)))
     }
 
     /// Source and path of every document that holds a record now, by source and path.
@@ -152,8 +153,9 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn paths_of(&self, id: RecordId) -> Result<Vec<(String, String)>, CatalogError> {
-        let sql = "SELECT source, path FROM records JOIN documents ON records.document = documents.number
-                   WHERE records.id = ?1 ORDER BY source, path";
+        let sql = "SELECT source, opened_path(path, documents.id) AS opened
+                   FROM records JOIN documents ON records.document = documents.number
+                   WHERE records.id = ?1 ORDER BY source, opened";
         let mut statement = self.connection.prepare_cached(sql)?;
         let paths = statement.query_map([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(paths.collect::<Result<_, _>>()?)
@@ -194,7 +196,7 @@ impl Catalog {
                 values.extend(allowed);
             }
         }
-        let sql = format!("{SELECT} WHERE {conditions} ORDER BY records.id, source, path, ordinal");
+        let sql = format!("{SELECT} WHERE {conditions} ORDER BY records.id, source, 6, ordinal");
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut last = None;
@@ -265,9 +267,10 @@ impl Batch<'_> {
         let id = record.id.0.as_bytes();
         let sql = "UPDATE texts SET uses = uses + 1 WHERE id = ?1";
         if self.connection.prepare_cached(sql)?.execute([id])? == 0 {
-            let packed = zstd::bulk::compress(record.body.as_bytes(), 1)?;
-            let sql = "INSERT INTO texts (id, kind, body, uses) VALUES (?1, ?2, ?3, 1)";
-            self.connection.prepare_cached(sql)?.execute(params![id, record.kind.word(), packed])?;
+            let (key, body) = sealed::seal_text(&self.vault, record.id, &record.body)?;
+            let sql = "INSERT INTO texts (id, kind, key, root, body, uses) VALUES (?1, ?2, ?3, ?4, ?5, 1)";
+            let values = params![id, record.kind.word(), key.as_bytes(), key.generation(), body];
+            self.connection.prepare_cached(sql)?.execute(values)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 use moat_contracts::{DatasetId, Digest, Recipe};
-use rusqlite::{Row as SqlRow, params};
+use moat_vault::{DataKey, WrappedKey};
+use rusqlite::{OptionalExtension, Row as SqlRow, params};
 
 use crate::{Batch, Catalog, CatalogError};
 
@@ -109,7 +110,40 @@ impl Catalog {
     }
 }
 
+/// The name under which the vault knows a run's folder.
+pub(crate) fn run_object(name: &str) -> String {
+    format!("run/{name}")
+}
+
+impl Catalog {
+    /// The key of a run's folder; `None` for a run that is not known or whose key was erased.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails or the vault is sealed.
+    pub fn run_key(&self, name: &str) -> Result<Option<DataKey>, CatalogError> {
+        let mut statement = self.connection.prepare_cached("SELECT key FROM runs WHERE name = ?1")?;
+        let found = statement.query_row([name], |row| row.get::<_, Option<Vec<u8>>>(0)).optional()?;
+        let Some(wrapped) = found.flatten() else { return Ok(None) };
+        Ok(Some(self.vault.unwrap(&run_object(name), &WrappedKey::from_bytes(&wrapped)?)?))
+    }
+}
+
 impl Batch<'_> {
+    /// Gives a run's folder a new key, in place of any before it.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails or the vault is sealed.
+    pub fn new_run_key(&self, name: &str) -> Result<DataKey, CatalogError> {
+        let (key, wrapped) = self.vault.new_key(&run_object(name))?;
+        let sql = "UPDATE runs SET key = ?2, root = ?3 WHERE name = ?1";
+        self.connection.prepare_cached(sql)?.execute(params![
+            name,
+            wrapped.as_bytes(),
+            wrapped.generation()
+        ])?;
+        Ok(key)
+    }
+
     /// Writes a run, new or not.
     ///
     /// # Errors

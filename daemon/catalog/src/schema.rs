@@ -10,13 +10,17 @@ CREATE TABLE documents (
     number INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,
     source TEXT NOT NULL,
-    path TEXT NOT NULL,
+    -- Sealed; found by its tag, and by the tag of the folder that it lies in.
+    path BLOB NOT NULL,
+    tag BLOB NOT NULL,
+    folder BLOB NOT NULL,
     state TEXT NOT NULL,
     skip TEXT,
     digest BLOB NOT NULL,
     size INTEGER NOT NULL,
     authored INTEGER,
-    readers TEXT NOT NULL,
+    -- Sealed.
+    readers BLOB NOT NULL,
     policy TEXT NOT NULL,
     device INTEGER NOT NULL,
     inode INTEGER NOT NULL,
@@ -26,11 +30,25 @@ CREATE TABLE documents (
     header BLOB NOT NULL,
     rules BLOB
 ) STRICT;
-CREATE INDEX documents_by_path ON documents (source, path);
-CREATE INDEX documents_by_name ON documents (path);
+CREATE INDEX documents_by_tag ON documents (tag);
+CREATE INDEX documents_by_folder ON documents (folder);
+CREATE INDEX documents_by_source ON documents (source);
 CREATE INDEX documents_by_inode ON documents (source, device, inode) WHERE state <> 'deleted';
 
-CREATE TABLE texts (id BLOB PRIMARY KEY, kind TEXT NOT NULL, body BLOB NOT NULL, uses INTEGER NOT NULL) STRICT;
+-- Folders of sources by their tags, so that what lies below one is found without any name.
+CREATE TABLE folders (tag BLOB PRIMARY KEY, above BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX folders_by_above ON folders (above);
+
+-- Bodies are sealed, each under a key of its own, which is wrapped under a generation of the vault's root.
+CREATE TABLE texts (
+    id BLOB PRIMARY KEY,
+    kind TEXT NOT NULL,
+    key BLOB NOT NULL,
+    root INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    uses INTEGER NOT NULL
+) STRICT;
+CREATE INDEX texts_by_root ON texts (root);
 
 CREATE TABLE records (
     -- Never given twice, so that a link to a removed row cannot come to mean another.
@@ -114,7 +132,10 @@ CREATE TABLE runs (
     base BLOB,
     created INTEGER NOT NULL,
     outcome TEXT,
-    edge TEXT
+    edge TEXT,
+    -- The key of the run's folder, wrapped under a generation of the vault's root.
+    key BLOB,
+    root INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE steps (
     run TEXT NOT NULL REFERENCES runs (name) ON DELETE CASCADE,
@@ -125,7 +146,7 @@ CREATE TABLE steps (
     tokens INTEGER NOT NULL,
     PRIMARY KEY (run, step)
 ) STRICT, WITHOUT ROWID;
-", "
+
 -- Places in a document that extraction could not read.
 CREATE TABLE document_faults (
     document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,

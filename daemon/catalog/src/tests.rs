@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use moat_contracts::{
     Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, Record, RecordKey,
     SelectionRecipe, Split, TextFault, Verdict,
 };
+use moat_vault::{Kek, Vault};
 
 use crate::{Catalog, CatalogError, Known, Stamp};
 
@@ -45,8 +48,15 @@ fn record(known: &Known, body: &str) -> Record {
 
 fn open() -> (tempfile::TempDir, Catalog) {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+    let vault = vault(folder.path());
+    let catalog = Catalog::open(&folder.path().join("catalog.db"), &vault).unwrap();
     (folder, catalog)
+}
+
+fn vault(folder: &Path) -> Arc<Vault> {
+    std::fs::write(folder.join("moat-kek"), [7; 32]).unwrap();
+    let kek = Kek::credential_in(folder).unwrap();
+    Arc::new(Vault::create(&folder.join("vault"), &kek).unwrap())
 }
 
 fn kept(catalog: &Catalog) -> Vec<String> {
@@ -185,9 +195,85 @@ fn a_record_with_a_twin_is_not_kept_and_each_id_comes_once() {
 }
 
 #[test]
+fn no_text_no_path_and_no_reader_stands_in_the_file() {
+    let (folder, catalog) = open();
+    let mut written = known("Termination of Mr Smith/draft 2.txt");
+    written.document.readers = vec!["user:jane-the-lawyer".to_owned()];
+    let body = "Mr Smith leaves on Friday, which nobody must know. ".repeat(200);
+    let batch = catalog.write().unwrap();
+    batch.put_document(&written).unwrap();
+    batch.put_records(written.document.id, &[record(&written, &body)]).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(catalog.text(record(&written, &body).id).unwrap().as_deref(), Some(body.as_str()));
+    for name in ["catalog.db", "catalog.db-wal"] {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap();
+        for secret in ["Smith", "draft 2", "Termination", "jane-the-lawyer", "Friday"] {
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret} in {name}");
+        }
+    }
+    catalog.vault.seal();
+    assert!(matches!(catalog.text(record(&written, &body).id), Err(CatalogError::Vault(_))));
+    assert!(catalog.document(written.document.id).is_err());
+    assert!(catalog.record_rows(written.document.id).is_err());
+}
+
+#[test]
+fn documents_below_a_folder_are_found_without_any_name() {
+    let (_folder, catalog) = open();
+    let paths = ["a", "a.txt", "a/b", "a/b/c/d", "a/b0", "ab/c", "a/b/c/e"];
+    let batch = catalog.write().unwrap();
+    for path in paths {
+        batch.put_document(&known(path)).unwrap();
+    }
+    batch.commit().unwrap();
+    let under = |prefix: &str| {
+        let found = catalog.documents_under("docs", prefix).unwrap();
+        found.into_iter().map(|known| known.document.path).collect::<Vec<_>>()
+    };
+    assert_eq!(under("a/b/"), ["a/b/c/d", "a/b/c/e"]);
+    assert_eq!(under("a/"), ["a/b", "a/b/c/d", "a/b0", "a/b/c/e"]);
+    assert_eq!(under("").len(), paths.len());
+    assert_eq!(under("b/"), Vec::<String>::new());
+    assert_eq!(catalog.documents_under("wiki", "a/").unwrap(), []);
+}
+
+#[test]
+fn every_key_follows_the_root_and_the_old_root_can_be_forgotten() {
+    let (_folder, catalog) = open();
+    let written: Vec<_> = (0..5).map(|number| known(&format!("{number}.txt"))).collect();
+    let batch = catalog.write().unwrap();
+    for known in &written {
+        batch.put_document(known).unwrap();
+        batch.put_records(known.document.id, &[record(known, &known.document.path)]).unwrap();
+    }
+    batch.commit().unwrap();
+    let first = catalog.vault.generation().unwrap();
+    catalog.vault.begin_rotation().unwrap();
+    let mut rounds = 0;
+    loop {
+        let batch = catalog.write().unwrap();
+        let moved = batch.rewrap(2).unwrap();
+        batch.commit().unwrap();
+        if moved == 0 {
+            break;
+        }
+        rounds += 1;
+    }
+    assert_eq!(rounds, 3);
+    let batch = catalog.write().unwrap();
+    let oldest = batch.oldest_root().unwrap().unwrap();
+    assert!(oldest > first);
+    catalog.vault.finish_rotation([oldest]).unwrap();
+    for known in &written {
+        let text = catalog.text(record(known, &known.document.path).id).unwrap();
+        assert_eq!(text.as_deref(), Some(known.document.path.as_str()));
+    }
+}
+
+#[test]
 fn a_newer_catalog_is_refused() {
     let (folder, catalog) = open();
     catalog.connection.pragma_update(None, "user_version", 999).unwrap();
-    let error = Catalog::open(&folder.path().join("catalog.db")).err().unwrap();
+    let error = Catalog::open(&folder.path().join("catalog.db"), &catalog.vault).err().unwrap();
     assert!(matches!(error, CatalogError::Newer { found: 999, .. }));
 }

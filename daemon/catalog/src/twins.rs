@@ -148,7 +148,7 @@ impl Catalog {
     /// [`CatalogError`] where reading fails.
     pub fn place(&self, row: RowId) -> Result<Option<(String, String, u32)>, CatalogError> {
         let sql =
-            "SELECT source, path, ordinal FROM records JOIN documents ON records.document = documents.number
+            "SELECT source, opened_path(path, documents.id), ordinal FROM records JOIN documents ON records.document = documents.number
                    WHERE row = ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement.query_row([row.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?)
@@ -160,7 +160,8 @@ impl Catalog {
     /// [`CatalogError`] where reading fails.
     pub fn first_with_id(&self, id: RecordId) -> Result<Option<RowId>, CatalogError> {
         let sql = "SELECT row FROM records JOIN documents ON records.document = documents.number
-                   WHERE records.id = ?1 AND verdict <> 'dropped' ORDER BY source, path, ordinal LIMIT 1";
+                   WHERE records.id = ?1 AND verdict <> 'dropped'
+                   ORDER BY source, opened_path(path, documents.id), ordinal LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement.query_row([id.0.as_bytes()], |row| row.get(0).map(RowId)).optional()?)
     }
@@ -181,7 +182,7 @@ impl Catalog {
     pub fn first_of_cluster(&self, cluster: ClusterId) -> Result<Option<RowId>, CatalogError> {
         let sql = "SELECT row FROM twin_groups JOIN records ON records.row = twin_groups.first
                    JOIN documents ON records.document = documents.number
-                   WHERE cluster = ?1 ORDER BY source, path, ordinal LIMIT 1";
+                   WHERE cluster = ?1 ORDER BY source, opened_path(path, documents.id), ordinal LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
         Ok(statement.query_row([cluster.0], |row| row.get(0).map(RowId)).optional()?)
     }

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use moat_catalog::{Batch, Catalog, Known, Stamp};
 use moat_contracts::{
@@ -11,6 +12,7 @@ use moat_contracts::{
 };
 use moat_curate::duplicates::Change;
 use moat_curate::{Compiled, curate, similarity};
+use moat_vault::{Kek, Vault};
 use proptest::prelude::*;
 
 fn rules() -> Rules {
@@ -164,7 +166,7 @@ fn kept(catalog: &Catalog, world: &World) -> View {
 
 fn open() -> (tempfile::TempDir, Catalog) {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+    let catalog = Catalog::open(&folder.path().join("catalog.db"), &vault(folder.path())).unwrap();
     (folder, catalog)
 }
 
@@ -306,4 +308,11 @@ fn many_equal_files_stay_cheap() {
         })
         .unwrap();
     assert_eq!(survivors, 1);
+}
+
+/// A vault of the test's own.
+fn vault(folder: &Path) -> Arc<Vault> {
+    std::fs::write(folder.join("moat-kek"), [7; 32]).unwrap();
+    let kek = Kek::credential_in(folder).unwrap();
+    Arc::new(Vault::create(&folder.join("vault"), &kek).unwrap())
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use moat_catalog::{Catalog, Known, Stamp};
 use moat_contracts::{
@@ -12,6 +13,7 @@ use moat_contracts::{
 };
 use moat_datasets::{DatasetError, LeftOut, build, diff, manifest, parse};
 use moat_template::BaseText;
+use moat_vault::{Kek, Vault};
 use proptest::prelude::*;
 
 struct Entry {
@@ -44,7 +46,7 @@ fn signature(seed: u64) -> Vec<u32> {
 
 fn catalog(entries: &[Entry]) -> (tempfile::TempDir, Catalog) {
     let folder = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+    let catalog = Catalog::open(&folder.path().join("catalog.db"), &vault(folder.path())).unwrap();
     let batch = catalog.write().unwrap();
     for entry in entries {
         let digest = Digest::of(entry.path.as_bytes());
@@ -285,4 +287,11 @@ fn only_the_canonical_manifest_is_read() {
             other => panic!("{other:?} for {changed}"),
         }
     }
+}
+
+/// A vault of the test's own.
+fn vault(folder: &Path) -> Arc<Vault> {
+    std::fs::write(folder.join("moat-kek"), [7; 32]).unwrap();
+    let kek = Kek::credential_in(folder).unwrap();
+    Arc::new(Vault::create(&folder.join("vault"), &kek).unwrap())
 }

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot set up its case fails")]
 
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moat_catalog::{Catalog, Known};
 use moat_contracts::Digest;
 use moat_sources::{Change, Folder, ScanReport};
+use moat_vault::{Kek, Vault};
 
 fn peak_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -60,7 +63,7 @@ fn a_hundred_thousand_files() {
         settle: Duration::ZERO,
         hidden: false,
     };
-    let catalog = Catalog::open(&state.path().join("catalog.db")).unwrap();
+    let catalog = Catalog::open(&state.path().join("catalog.db"), &vault(state.path())).unwrap();
     fill(0..100);
     assert_eq!(scan(&folder, &catalog).arrived, 50_000);
     let half = peak_kib();
@@ -79,4 +82,11 @@ fn a_hundred_thousand_files() {
     );
     // Most of it is the catalog's cache of 32 MiB, which 50,000 documents do not fill yet; 200,000 stay below it too.
     assert!(whole < 64 * 1024, "memory grew with the folder: {half} KiB, then {whole} KiB");
+}
+
+/// A vault of the test's own.
+fn vault(folder: &Path) -> Arc<Vault> {
+    std::fs::write(folder.join("moat-kek"), [7; 32]).unwrap();
+    let kek = Kek::credential_in(folder).unwrap();
+    Arc::new(Vault::create(&folder.join("vault"), &kek).unwrap())
 }

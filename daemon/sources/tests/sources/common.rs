@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use moat_catalog::{Catalog, Known};
 use moat_contracts::{Digest, DocumentId, DocumentState};
 use moat_sources::{Change, Folder, ScanReport, SinkClosed, SourceError};
+use moat_vault::{Kek, Vault};
 use tempfile::TempDir;
 
 pub(crate) const SOURCE: &str = "files";
@@ -35,7 +37,7 @@ impl Place {
             settle: Duration::ZERO,
             hidden: false,
         };
-        let catalog = Catalog::open(&state.path().join("catalog.db")).unwrap();
+        let catalog = Catalog::open(&state.path().join("catalog.db"), &vault(state.path())).unwrap();
         Self { data, _state: state, catalog, folder }
     }
 
@@ -190,4 +192,11 @@ pub(crate) fn without_privilege<T: Send + 'static>(act: impl FnOnce() -> T + Sen
         act()
     };
     std::thread::spawn(act).join().unwrap()
+}
+
+/// A vault of the test's own.
+pub(crate) fn vault(folder: &Path) -> Arc<Vault> {
+    std::fs::write(folder.join("moat-kek"), [7; 32]).unwrap();
+    let kek = Kek::credential_in(folder).unwrap();
+    Arc::new(Vault::create(&folder.join("vault"), &kek).unwrap())
 }

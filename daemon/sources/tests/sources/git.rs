@@ -11,7 +11,7 @@ use moat_contracts::{Digest, DocumentState, Skip};
 use moat_sources::{Change, Git, ScanReport, SourceError};
 use tempfile::TempDir;
 
-use crate::common::{apply, brief, present, rules};
+use crate::common::{apply, brief, present, rules, vault};
 
 const SOURCE: &str = "code";
 
@@ -51,7 +51,7 @@ impl Repository {
             max_bytes: 1 << 20,
             policy: "internal".to_owned(),
         };
-        let catalog = Catalog::open(&state.path().join("catalog.db")).unwrap();
+        let catalog = Catalog::open(&state.path().join("catalog.db"), &vault(state.path())).unwrap();
         Self { data, _state: state, catalog, git }
     }
 
