@@ -160,11 +160,10 @@ impl Signer {
         let checkpoint = Checkpoint::sign(key, size, root);
         let path = self.folder.join(HISTORY);
         let bytes = checkpoint.note.as_bytes();
-        let written = self.history.write_all_at(bytes, self.length).and_then(|()| self.history.sync_data());
-        if let Err(error) = written {
-            self.history.set_len(self.length).map_err(LedgerError::io("cut", &path))?;
-            return Err(LedgerError::io("write", &path)(error));
-        }
+        // Cuts what an earlier try may have left of itself on a full disk.
+        let cut = self.history.set_len(self.length);
+        let written = cut.and_then(|()| self.history.write_all_at(bytes, self.length));
+        written.and_then(|()| self.history.sync_data()).map_err(LedgerError::io("write", &path))?;
         self.length += bytes.len() as u64;
         self.last = Some(checkpoint.clone());
         self.stale = true;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use moat_ledger::{
-    Act, Filter, Ledger, LedgerError, Options, Phase, PublicKey, Reader, Repairs, Who, verify,
+    Act, Filter, Ledger, LedgerError, Options, Phase, PublicKey, Reader, Repairs, Who, verify, verify_receipt,
 };
 use proptest::prelude::*;
 
@@ -155,7 +155,7 @@ fn sealed_entries_are_covered_by_the_next_checkpoint() {
 
 /// Appends until the disk is full, frees the ballast, and appends again; all that was acknowledged must be there.
 fn fill_the_disk(folder: &Path, free: impl FnOnce()) {
-    let ledger = Ledger::open(&folder.join("ledger"), None).unwrap();
+    let ledger = Ledger::open(&folder.join("ledger"), Some(&SEED)).unwrap();
     let mut kept = 0;
     let error = loop {
         match ledger.append(&act(kept)) {
@@ -177,11 +177,13 @@ fn fill_the_disk(folder: &Path, free: impl FnOnce()) {
         kept,
         "no half of an entry is left"
     );
+    // Whether a checkpoint still finds room or not, neither may harm what is there.
+    let signed = ledger.checkpoint();
+    assert!(signed.is_ok() || matches!(signed, Err(LedgerError::Io { .. })));
     free();
     assert_eq!(ledger.append(&act(kept)).unwrap(), kept, "the log can be appended to again");
-    assert_eq!(ledger.prove(3, kept + 1).unwrap().len(), ledger.prove(3, kept + 1).unwrap().len());
-    ledger.unseal(&SEED).unwrap();
     ledger.checkpoint().unwrap();
+    verify_receipt(&ledger.receipt(kept).unwrap(), &PublicKey::of_seed(&SEED).unwrap()).unwrap();
     let root = ledger.root();
     drop(ledger);
     assert_eq!(sound(&folder.join("ledger")), kept + 1);
@@ -338,7 +340,7 @@ fn lose_sectors(before: &[u8], after: &[u8], lost: u64, length: usize) -> Vec<u8
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn a_power_cut_in_the_last_write_leaves_all_before_it(
