@@ -150,10 +150,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Sealed`].
     pub fn derived(&self, purpose: &str) -> Result<DataKey, VaultError> {
-        self.with(|state| {
-            derive(&state.secrets.field, &[b"moat derived key\0", purpose.as_bytes()])
-                .map(DataKey::from_secret)
-        })
+        self.with(|state| derived(&state.secrets.field, purpose))
     }
 
     /// A tag that is the same for the same value and purpose, through rotations, and says nothing else about the value:
@@ -162,10 +159,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Sealed`].
     pub fn lookup(&self, purpose: &str, value: &[u8]) -> Result<[u8; 16], VaultError> {
-        let key =
-            self.with(|state| derive(&state.secrets.field, &[b"moat look-up\0", purpose.as_bytes()]))?;
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()), value);
-        tag.as_ref()[..16].try_into().map_err(|_| VaultError::Cipher)
+        self.with(|state| look_up(&state.secrets.field, purpose, value))
     }
 
     /// The newest root generation.
@@ -215,6 +209,10 @@ impl Vault {
             return Err(VaultError::StillInUse { generation: previous });
         }
         self.change(|root, secrets| {
+            // Another thread may have finished this rotation, and begun one that nobody looked through.
+            if root.previous() != Some(previous) {
+                return Err(VaultError::Rotating);
+            }
             root.forget_generations();
             secrets.previous = [0; 32];
             Ok(())
@@ -328,6 +326,18 @@ impl State {
             Err(VaultError::Refused)
         }
     }
+}
+
+/// HKDF-SHA256's expansion of the field key.
+pub(crate) fn derived(field: &[u8; 32], purpose: &str) -> Result<DataKey, VaultError> {
+    derive(field, &[b"moat derived key\0", purpose.as_bytes()]).map(DataKey::from_secret)
+}
+
+/// The first 16 bytes of HMAC-SHA256 under a key of the purpose.
+pub(crate) fn look_up(field: &[u8; 32], purpose: &str, value: &[u8]) -> Result<[u8; 16], VaultError> {
+    let key = derive(field, &[b"moat look-up\0", purpose.as_bytes()])?;
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()), value);
+    tag.as_ref()[..16].try_into().map_err(|_| VaultError::Cipher)
 }
 
 /// Locks a vault's folder until the file is closed.
