@@ -31,7 +31,7 @@ fn median(times: &mut [f64]) -> f64 {
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let (bytes, rounds) = if quick { (16 << 20, 3) } else { (256 << 20, 9) };
-    let plain: Vec<u8> = (0..bytes).map(|index: usize| (index * 31 >> 7) as u8).collect();
+    let plain: Vec<u8> = (0..bytes).map(|index: usize| ((index * 31) >> 7) as u8).collect();
     let key = DataKey::random().unwrap();
     let ring = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.expose()).unwrap());
     let nonce = || Nonce::assume_unique_for_key([0; 12]);
