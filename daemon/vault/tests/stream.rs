@@ -1,5 +1,5 @@
 //! Streams, files and values: what was sealed opens, and nothing else does.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
