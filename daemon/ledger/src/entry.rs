@@ -98,6 +98,12 @@ impl Act {
         Self { phase, ..self.clone() }.detail("intent", intent)
     }
 
+    /// The same act, not allowed.
+    #[must_use]
+    pub fn refused(&self) -> Self {
+        Self { phase: Phase::Refused, ..self.clone() }
+    }
+
     /// Refuses what breaks the rules for entries, whatever its index and time will be.
     pub(crate) fn check(&self) -> Result<(), LedgerError> {
         let refuse = |why| Err(LedgerError::Refused(why));

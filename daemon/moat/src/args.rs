@@ -61,8 +61,98 @@ pub(crate) enum Verb {
         /// The folder.
         folder: PathBuf,
     },
+    /// Make, open and seal the vault, and change what opens it.
+    #[command(subcommand)]
+    Vault(Vault),
+    /// Read, prove and verify the record of every act.
+    #[command(subcommand)]
+    Ledger(Ledger),
     /// End moatd once its work in hand is safe.
     Shutdown,
+}
+
+/// What to do with the vault.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vault {
+    /// Make the vault, opened by a passphrase unless told otherwise.
+    Init(NewSlot),
+    /// Open the vault with a passphrase, or give one share.
+    Unseal {
+        /// Give one share of several; the vault opens with the last one that is needed.
+        #[arg(long)]
+        share: bool,
+    },
+    /// Wipe the keys from moatd's memory: all work stops until the vault is opened again.
+    Seal,
+    /// Show how the vault stands and what opens it.
+    Show,
+    /// Add another way to open the vault, by a passphrase unless told otherwise.
+    AddSlot(NewSlot),
+    /// Remove a way to open the vault.
+    RemoveSlot {
+        /// The slot's number.
+        slot: u32,
+    },
+    /// Wrap every key under a new root and forget the old one.
+    Rotate,
+}
+
+/// What opens the vault.
+#[derive(Debug, Args)]
+pub(crate) struct NewSlot {
+    /// The credential moat-kek that systemd hands to moatd.
+    #[arg(long, conflicts_with = "shares")]
+    pub(crate) credential: bool,
+    /// N of M shares, such as 3/5, each for another person.
+    #[arg(long, value_name = "N/M", value_parser = shares)]
+    pub(crate) shares: Option<(u8, u8)>,
+}
+
+/// What to do with the ledger.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ledger {
+    /// List entries, newest first.
+    List {
+        /// Only acts that begin so, such as `vault` or `run.start`.
+        #[arg(long, value_name = "ACT")]
+        act: Option<String>,
+        /// Only entries before this one.
+        #[arg(long, value_name = "ENTRY")]
+        before: Option<u64>,
+        /// Entries at most.
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        most: usize,
+    },
+    /// Print a signed proof that an entry is in the ledger.
+    Receipt {
+        /// The entry.
+        entry: u64,
+    },
+    /// Check a receipt, without moatd.
+    CheckReceipt {
+        /// The file that holds it.
+        file: PathBuf,
+        /// The ledger's key, as `moat ledger list` shows it.
+        #[arg(long)]
+        key: String,
+    },
+    /// Recompute a ledger from its folder or a copy of it, without moatd.
+    Verify {
+        /// The folder `ledger` of the state folder, or a copy.
+        folder: PathBuf,
+        /// The ledger's key, as `moat ledger list` shows it.
+        #[arg(long)]
+        key: String,
+        /// The witness's file.
+        #[arg(long, value_name = "FILE")]
+        witness: Option<PathBuf>,
+    },
+}
+
+fn shares(text: &str) -> Result<(u8, u8), String> {
+    let parsed = text.split_once('/').and_then(|(needed, of)| Some((needed.parse().ok()?, of.parse().ok()?)));
+    let parsed = parsed.filter(|(needed, of): &(u8, u8)| (2..=*of).contains(needed));
+    parsed.ok_or_else(|| "must be written N/M with 2 <= N <= M, such as 3/5".to_owned())
 }
 
 /// What to check.
@@ -245,6 +335,18 @@ mod tests {
             "ask --run demo-1 --chat --temperature 0.7 --top-p 0.9 --seed 3 --max-tokens 9 hello",
             "ask -",
             "verify out",
+            "vault init",
+            "vault init --shares 3/5",
+            "vault unseal --share",
+            "vault seal",
+            "vault show",
+            "vault add-slot --credential",
+            "vault remove-slot 2",
+            "vault rotate",
+            "ledger list --act vault --before 9 --most 3",
+            "ledger receipt 4",
+            "ledger check-receipt proof.txt --key moat+1+2",
+            "ledger verify ledger --key moat+1+2 --witness w",
             "shutdown",
         ] {
             let words = std::iter::once("moat").chain(line.split(' '));
@@ -262,6 +364,9 @@ mod tests {
             "check a --recipe b",
             "",
             "run",
+            "vault init --shares 1/5",
+            "vault init --shares 6/5",
+            "vault init --credential --shares 2/3",
         ] {
             let words = std::iter::once("moat").chain(line.split_whitespace());
             assert!(Arguments::try_parse_from(words).is_err(), "{line}");

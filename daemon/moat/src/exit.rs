@@ -15,6 +15,7 @@ Exit codes:
     4  denied
     5  Moat failed: disk, engine, damaged state
     6  what was started ended badly, such as a failed run
+    7  moat is sealed: open its vault first
   130  interrupted
 
 With --json, standard output gets exactly one line, the reply; a failure is
@@ -30,6 +31,7 @@ pub(crate) enum Exit {
     Denied = 4,
     Internal = 5,
     Failed = 6,
+    Sealed = 7,
     Interrupted = 130,
 }
 
@@ -44,6 +46,7 @@ impl Exit {
             Self::Denied => "denied",
             Self::Internal => "internal",
             Self::Failed => "failed",
+            Self::Sealed => "sealed",
             Self::Interrupted => "interrupted",
         }
     }
@@ -62,6 +65,7 @@ impl From<Fault> for Exit {
             Fault::Denied => Self::Denied,
             Fault::Internal => Self::Internal,
             Fault::Failed => Self::Failed,
+            Fault::Sealed => Self::Sealed,
         }
     }
 }

@@ -4,10 +4,12 @@ mod args;
 mod check;
 mod connect;
 mod exit;
+mod ledger;
 mod output;
 mod progress;
 mod render;
 mod request;
+mod secret;
 mod verify;
 
 use std::path::Path;
@@ -17,7 +19,7 @@ use clap::Parser;
 use moat_protocol::control::{Reply, Request, RunState};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::{Arguments, Run, Verb};
+use crate::args::{Arguments, Ledger, Run, Vault, Verb};
 use crate::connect::Connection;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, notice};
@@ -64,6 +66,10 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.verb {
         Verb::Check(asked) => return check::check(output, asked, arguments.config.as_deref()),
         Verb::Verify { folder } => return verify::verify(output, folder),
+        Verb::Ledger(Ledger::Verify { folder, key, witness }) => {
+            return ledger::check(output, folder, key, witness.as_deref());
+        }
+        Verb::Ledger(Ledger::CheckReceipt { file, key }) => return ledger::check_receipt(output, file, key),
         _ => {}
     }
     // Recipes and the prompt are read before the signals are taken over, so that Ctrl-C ends a waiting read.
@@ -82,7 +88,13 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
         let requests = (&request, second.as_ref());
         let reply = converse(&socket, requests, follow, &mut progress, &mut interrupt).await;
         progress.end();
-        show(output, &request, &reply?)?;
+        let reply = match reply? {
+            Reply::Status(status) if matches!(&arguments.verb, Verb::Vault(Vault::Show)) => {
+                Reply::Seal(status.seal)
+            }
+            reply => reply,
+        };
+        show(output, &request, &reply)?;
         Ok(Exit::Done)
     })
 }

@@ -4,15 +4,17 @@ use std::io::{IsTerminal, Read};
 use std::path::{Component, Path};
 
 use moat_contracts::Recipe;
-use moat_protocol::control::Request;
+use moat_protocol::control::{Key, NewSlot, Request};
 
-use crate::args::{Base, Dataset, Run, Verb};
+use crate::args::{self, Base, Dataset, Ledger, Run, Vault, Verb};
 use crate::exit::{Exit, Failure};
+use crate::secret;
 
 /// The request for a verb; `None` for one that needs no moatd. Reads recipes and the prompt.
 pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
     let request = match verb {
         Verb::Check(_) | Verb::Verify { .. } => return Ok(None),
+        Verb::Ledger(Ledger::Verify { .. } | Ledger::CheckReceipt { .. }) => return Ok(None),
         Verb::Status => Request::Status,
         Verb::Scan => Request::Scan,
         Verb::Why { path } => Request::Why { path: document(path)?.0 },
@@ -37,9 +39,33 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
             chat: ask.chat,
             sampling: ask.sampling(),
         },
+        Verb::Vault(Vault::Init(new)) => Request::VaultInit { with: slot(new)? },
+        Verb::Vault(Vault::Unseal { share: true }) => {
+            Request::VaultUnseal { with: Key::Share(secret::ask("share")?) }
+        }
+        Verb::Vault(Vault::Unseal { share: false }) => {
+            Request::VaultUnseal { with: Key::Passphrase(secret::ask("passphrase")?) }
+        }
+        Verb::Vault(Vault::Seal) => Request::VaultSeal,
+        Verb::Vault(Vault::Show) => Request::Status,
+        Verb::Vault(Vault::AddSlot(new)) => Request::VaultSlotAdd { with: slot(new)? },
+        Verb::Vault(Vault::RemoveSlot { slot }) => Request::VaultSlotRemove { id: *slot },
+        Verb::Vault(Vault::Rotate) => Request::VaultRotate,
+        Verb::Ledger(Ledger::List { act, before, most }) => {
+            Request::Ledger { act: act.clone(), before: *before, most: *most }
+        }
+        Verb::Ledger(Ledger::Receipt { entry }) => Request::LedgerReceipt { index: *entry },
         Verb::Shutdown => Request::Shutdown,
     };
     Ok(Some(request))
+}
+
+fn slot(new: &args::NewSlot) -> Result<NewSlot, Failure> {
+    Ok(match (new.credential, new.shares) {
+        (true, _) => NewSlot::Credential,
+        (false, Some((needed, of))) => NewSlot::Shares { needed, of },
+        (false, None) => NewSlot::Passphrase(secret::ask_new("passphrase")?),
+    })
 }
 
 fn read(recipe: &Path) -> Result<Box<Recipe>, Failure> {

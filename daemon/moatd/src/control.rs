@@ -8,10 +8,13 @@ use moat_settings::Settings;
 use tokio::net::{UnixListener, UnixStream, unix::UCred};
 use tracing::{debug, warn};
 
+use moat_ledger::Who;
+
 use crate::answer;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::intake::Intake;
+use crate::record;
 
 /// Binds the control socket. The state folder's lock is held already, so a socket that is there is a dead one.
 pub(crate) fn bind(settings: &Settings) -> Result<UnixListener, Failure> {
@@ -66,13 +69,39 @@ async fn conversation(
     let Some(hello) = moat_protocol::read::<Hello>(&mut stream).await? else { return Ok(()) };
     hello.expect("moat")?;
     let Some(request) = moat_protocol::read::<Request>(&mut stream).await? else { return Ok(()) };
-    let reply = if may_call(&caller, &daemon.settings) {
-        answer::answer(daemon, intake, request, &mut stream).await.unwrap_or_else(Reply::from)
-    } else {
-        let message = format!("user {} may not call: name it in control.uids or control.gids", caller.uid());
-        Reply::Failed { fault: Fault::Denied, message }
-    };
+    let reply = on_record(daemon, intake, &caller, request, &mut stream).await.unwrap_or_else(Reply::from);
     moat_protocol::write(&mut stream, &reply).await
+}
+
+/// Answers a request between two entries of the ledger: what is asked, before anything happens, and how it ended.
+async fn on_record(
+    daemon: &Arc<Daemon>,
+    intake: &Intake,
+    caller: &UCred,
+    request: Request,
+    stream: &mut UnixStream,
+) -> Result<Reply, Failure> {
+    let act = record::act(&request, who(caller));
+    if !may_call(caller, &daemon.settings) {
+        if let Some(act) = act {
+            daemon.ledger.append(&act.refused())?;
+        }
+        let message = format!("user {} may not call: name it in control.uids or control.gids", caller.uid());
+        return Err(Failure { fault: Fault::Denied, message });
+    }
+    let Some(act) = act else { return answer::answer(daemon, intake, request, stream).await };
+    let intent = daemon.ledger.append(&act)?;
+    let result = answer::answer(daemon, intake, request, stream).await;
+    record::ended(&daemon.ledger, &act, intent, &result);
+    result
+}
+
+/// A caller as the ledger names it: the kernel says which user it is.
+fn who(caller: &UCred) -> Who {
+    match caller.uid() {
+        0 => Who::user(0, "root", "admin"),
+        uid => Who::user(uid, &format!("uid-{uid}"), "admin"),
+    }
 }
 
 /// Root, the daemon's own user, and whom the configuration names.

@@ -5,18 +5,22 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use moat_contracts::Digest;
 use moat_curate::Compiled;
+use moat_ledger::{Act, Ledger, Phase, Who};
 use moat_protocol::control::Update;
 use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::confine::Protections;
 use crate::failure::Failure;
+use crate::record;
+use crate::safe::Safe;
 use crate::state::State;
 
 /// What the daemon's parts share.
 pub(crate) struct Daemon {
     pub(crate) settings: Settings,
     pub(crate) state: State,
+    pub(crate) ledger: Ledger,
     pub(crate) rules: Compiled,
     pub(crate) rules_hash: Digest,
     pub(crate) protections: Protections,
@@ -44,13 +48,19 @@ pub(crate) struct ScanState {
 impl Daemon {
     pub(crate) fn open(settings: Settings, protections: Protections) -> Result<Arc<Self>, Failure> {
         let (state, lock) = State::open(&settings.daemon.state)?;
-        state.catalog()?;
+        let ledger = Ledger::open(&state.ledger(), None).map_err(Failure::internal)?;
+        if let Ok(vault) = state.safe().vault() {
+            record::unseal(&ledger, &vault)?;
+            ledger.append(&Act::new(Who::daemon(), "vault.unseal", Phase::Done).on("slot", "credential"))?;
+            state.catalog()?;
+        }
         let rules = Compiled::new(&settings.curation);
         Ok(Arc::new(Self {
             rules_hash: settings.curation.hash(),
             rules,
             settings,
             state,
+            ledger,
             protections,
             started: Instant::now(),
             updates: broadcast::channel(1024).0,
@@ -60,6 +70,25 @@ impl Daemon {
             ending: watch::channel(false).0,
             _lock: lock,
         }))
+    }
+
+    /// The vault.
+    pub(crate) fn safe(&self) -> &Safe {
+        self.state.safe()
+    }
+
+    /// Takes up work after the vault was opened.
+    pub(crate) fn opened(&self) -> Result<(), Failure> {
+        record::unseal(&self.ledger, self.safe().vault()?.as_ref())?;
+        self.state.catalog()?;
+        Ok(())
+    }
+
+    /// Wipes the keys from memory and stops what needs them.
+    pub(crate) fn seal(&self) {
+        self.safe().seal();
+        self.ledger.seal();
+        self.runs.notify_waiters();
     }
 
     /// Tells whoever watches.

@@ -15,6 +15,11 @@ impl Failure {
         Self { fault: Fault::Request, message: message.to_string() }
     }
 
+    /// The vault is sealed.
+    pub(crate) fn sealed(message: impl Display) -> Self {
+        Self { fault: Fault::Sealed, message: message.to_string() }
+    }
+
     /// Moat failed.
     pub(crate) fn internal(message: impl Display) -> Self {
         Self { fault: Fault::Internal, message: message.to_string() }
@@ -29,6 +34,15 @@ impl From<Failure> for Reply {
 
 impl From<moat_catalog::CatalogError> for Failure {
     fn from(error: moat_catalog::CatalogError) -> Self {
-        Self::internal(error)
+        match error {
+            moat_catalog::CatalogError::Vault(moat_vault::VaultError::Sealed) => Self::sealed(error),
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl From<moat_ledger::LedgerError> for Failure {
+    fn from(error: moat_ledger::LedgerError) -> Self {
+        Self::internal(format!("the act cannot be recorded in the ledger, so it is not done: {error}"))
     }
 }

@@ -29,7 +29,7 @@ enum Order {
     Scan(oneshot::Sender<Result<(), Failure>>),
     /// A source's watch noticed something.
     Changed(usize, Hints),
-    /// Look whether the daemon ends.
+    /// Look whether the daemon ends, or its vault was opened.
     Wake,
 }
 
@@ -42,10 +42,15 @@ impl Intake {
         answer.await.map_err(|_| ended())?
     }
 
-    /// Waits for the thread to end, which it does once the daemon ends.
-    pub(crate) fn join(&self) {
+    /// Has the thread look whether it may work, or is to end.
+    pub(crate) fn wake(&self) {
         // The thread is gone where nobody receives.
         drop(self.orders.send(Order::Wake));
+    }
+
+    /// Waits for the thread to end, which it does once the daemon ends.
+    pub(crate) fn join(&self) {
+        self.wake();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             warn!("the thread that reads the sources had panicked");
@@ -93,11 +98,13 @@ fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc
         watch(daemon, place, index, hints);
     }
     while !daemon.is_ending() {
-        for place in &mut places {
+        let sealed = daemon.safe().is_sealed();
+        for place in places.iter_mut().filter(|_| !sealed) {
             look(daemon, place);
         }
         let next = places
             .iter()
+            .filter(|_| !sealed)
             .map(|place| place.hinted_due.map_or(place.due, |hinted| hinted.min(place.due)))
             .min();
         let wait =
@@ -270,7 +277,8 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
 
 fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) -> Result<ScanReport, Failure> {
     let catalog = daemon.state.catalog()?;
-    let mut pipeline = Pipeline::new(daemon.state.catalog()?, &daemon.rules);
+    let name = &place.settings.name;
+    let mut pipeline = Pipeline::new(daemon.state.catalog()?, &daemon.rules, &daemon.ledger, name);
     let (mut failure, mut told) = (None, 0);
     let mut sink = |change| {
         if daemon.is_ending() {

@@ -12,7 +12,9 @@ mod examples;
 mod failure;
 mod intake;
 mod pipeline;
+mod record;
 mod runs;
+mod safe;
 mod state;
 
 use std::path::PathBuf;
@@ -118,6 +120,7 @@ async fn run(settings: Settings, protections: confine::Protections) -> Result<()
     let listener = control::bind(&daemon.settings)?;
     let intake = intake::start(&daemon)?;
     let runner = tokio::spawn(runs::run_all(daemon.clone()));
+    let signer = tokio::spawn(record::checkpoints(daemon.clone()));
     let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
     info!("ready at {}", daemon.settings.socket().display());
     notify_systemd("READY=1");
@@ -134,7 +137,10 @@ async fn run(settings: Settings, protections: confine::Protections) -> Result<()
     server.abort();
     // The run in hand writes its checkpoint; the intake finishes its batch.
     let (runner, intake) = tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()));
-    runner.and(intake).map_err(failure::Failure::internal)?;
+    runner.and(intake).and(signer.await).map_err(failure::Failure::internal)?;
+    if let Err(error) = record::checkpoint(&daemon.ledger, &daemon.settings.ledger.witness) {
+        warn!("the ledger's end is not signed: {error}");
+    }
     control::unlink(&daemon.settings);
     info!("ended");
     Ok(())

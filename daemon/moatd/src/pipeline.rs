@@ -3,11 +3,13 @@ use moat_contracts::{DocumentState, Record, TextFault};
 use moat_curate::Compiled;
 use moat_curate::duplicates::{Change as Clusters, CurateError};
 use moat_extract::Limits;
+use moat_ledger::{Act, Ledger, Phase, Who};
 use moat_sources::Change;
 use rayon::prelude::*;
 use tracing::debug;
 
 use crate::failure::Failure;
+use crate::record;
 
 /// Changes that are committed together: enough to share one fsync, few enough to bound memory.
 const BATCH_CHANGES: usize = 512;
@@ -19,6 +21,8 @@ const BATCH_BYTES: usize = 16 << 20;
 pub(crate) struct Pipeline<'a> {
     catalog: Catalog,
     rules: &'a Compiled,
+    ledger: &'a Ledger,
+    source: &'a str,
     pending: Vec<Change>,
     pending_bytes: usize,
     pub(crate) documents: u64,
@@ -34,8 +38,8 @@ enum Prepared {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(crate) fn new(catalog: Catalog, rules: &'a Compiled) -> Self {
-        Self { catalog, rules, pending: Vec::new(), pending_bytes: 0, documents: 0, bytes: 0 }
+    pub(crate) fn new(catalog: Catalog, rules: &'a Compiled, ledger: &'a Ledger, source: &'a str) -> Self {
+        Self { catalog, rules, ledger, source, pending: Vec::new(), pending_bytes: 0, documents: 0, bytes: 0 }
     }
 
     /// Takes one change in; commits where enough wait.
@@ -61,14 +65,21 @@ impl<'a> Pipeline<'a> {
         self.bytes += std::mem::take(&mut self.pending_bytes) as u64;
         let rules = self.rules;
         let prepared: Vec<_> = changes.into_par_iter().map(|change| prepare(rules, change)).collect();
-        let batch = self.catalog.write()?;
-        let mut clusters = Clusters::begin(&batch, rules).map_err(Failure::internal)?;
-        for change in &prepared {
-            apply(&batch, &mut clusters, change).map_err(Failure::internal)?;
-        }
-        clusters.settle().map_err(Failure::internal)?;
-        batch.commit()?;
-        Ok(())
+        let gone = prepared.iter().filter(|change| matches!(change, Prepared::Gone(_))).count();
+        let act = Act::new(Who::daemon(), "source.take-in", Phase::Intent)
+            .on("source", self.source)
+            .detail("changes", prepared.len())
+            .detail("gone", gone);
+        record::recorded(self.ledger, &act, || {
+            let batch = self.catalog.write()?;
+            let mut clusters = Clusters::begin(&batch, rules).map_err(Failure::internal)?;
+            for change in &prepared {
+                apply(&batch, &mut clusters, change).map_err(Failure::internal)?;
+            }
+            clusters.settle().map_err(Failure::internal)?;
+            batch.commit()?;
+            Ok(())
+        })
     }
 }
 

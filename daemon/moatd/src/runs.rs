@@ -5,6 +5,7 @@ use moat_catalog::{RunRow, StepRow};
 use moat_contracts::{
     Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, Split, TrainJob, TrainOutcome,
 };
+use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
 use moat_protocol::control::{Run, RunState, Update};
 use moat_protocol::engine::{FromEngine, ToEngine};
@@ -14,6 +15,7 @@ use crate::daemon::{Daemon, now};
 use crate::engine::{Engine, EngineError, Work};
 use crate::examples;
 use crate::failure::Failure;
+use crate::record;
 
 /// How a stage of a run ended, where it did not fail.
 enum Ended<T> {
@@ -27,6 +29,10 @@ enum Ended<T> {
 pub(crate) async fn run_all(daemon: Arc<Daemon>) {
     while !daemon.is_ending() {
         let rung = daemon.runs.notified();
+        if daemon.safe().is_sealed() {
+            rung.await;
+            continue;
+        }
         match next(&daemon) {
             Ok(Some(run)) => work(&daemon, run).await,
             Ok(None) => rung.await,
@@ -170,6 +176,8 @@ async fn work(daemon: &Arc<Daemon>, mut run: RunRow) {
         Ok(Ended::Done(())) => (RunState::Done, None),
         // Left as it stands, so that it goes on when the daemon starts again.
         Ok(Ended::Stopped) if daemon.is_ending() => return,
+        // As it stands too: it goes on when the vault is opened again.
+        Err(_) if daemon.safe().is_sealed() => return,
         Ok(Ended::Stopped) => {
             (RunState::Stopped, Some(format!("stopped on request: `moat run resume {}` goes on", run.name)))
         }
@@ -197,7 +205,15 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
     run.dataset = Some(dataset.id);
     if run.outcome.is_none() {
         save(daemon, run, RunState::Training, None)?;
-        match train(daemon, run, &base, dataset.clone()).await? {
+        let act = on_run("run.train", run, dataset.id);
+        let intent = daemon.ledger.append(&act)?;
+        let result = train(daemon, run, &base, dataset.clone()).await;
+        let told = match &result {
+            Ok(Ended::Done(outcome)) => act.detail("weights", outcome.weights),
+            _ => act,
+        };
+        record::ended(&daemon.ledger, &told, intent, &result);
+        match result? {
             Ended::Done(outcome) => {
                 run.outcome = Some(serde_json::to_string(&outcome).map_err(Failure::internal)?)
             }
@@ -206,7 +222,11 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
     }
     save(daemon, run, RunState::Evaluating, None)?;
     discard_checkpoints(daemon, run);
-    match evaluate(daemon, run, &base, dataset.clone()).await? {
+    let act = on_run("run.evaluate", run, dataset.id);
+    let intent = daemon.ledger.append(&act)?;
+    let result = evaluate(daemon, run, &base, dataset.clone()).await;
+    record::ended(&daemon.ledger, &act, intent, &result);
+    match result? {
         Ended::Done((held_out, forgetting)) => {
             let recipe = &run.recipe;
             let report = moat_edge::report(dataset.id, &held_out, &forgetting, &recipe.evaluate, recipe.seed);
@@ -216,6 +236,12 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
         }
         Ended::Stopped => Ok(Ended::Stopped),
     }
+}
+
+/// What the daemon does with a run, for the ledger.
+fn on_run(act: &str, run: &RunRow, dataset: moat_contracts::DatasetId) -> Act {
+    let act = Act::new(Who::daemon(), act, Phase::Intent).on("run", &run.name).on("dataset", dataset);
+    act.on("recipe", run.recipe.hash()).on("base", run.base.map_or_else(String::new, |base| base.to_string()))
 }
 
 /// Removes the checkpoints of a run whose training is done and written down.
@@ -346,6 +372,10 @@ async fn converse(
     let (sender, mut feeding) = examples::feed(&daemon.state, dataset, split, engine.feeder()?);
     let (mut fed, mut stopping) = (false, false);
     loop {
+        if daemon.safe().is_sealed() {
+            // Dropping the engine ends it, and with it the plain text that it held.
+            return Err(Failure::sealed("the vault was sealed"));
+        }
         if !stopping && (daemon.is_ending() || daemon.take_stop(&run.name)) {
             stopping = true;
             // Where the engine is gone, its side tells.

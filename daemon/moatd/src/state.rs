@@ -1,23 +1,28 @@
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moat_catalog::Catalog;
 
 use crate::failure::Failure;
+use crate::safe::Safe;
+
+const BASES: &str = "bases";
+const RUNS: &str = "runs";
 
 /// The state folder: where everything that outlives the daemon lies.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct State {
     folder: PathBuf,
+    safe: Arc<Safe>,
 }
 
 impl State {
     /// Makes the folder, for this user only, and takes its lock, which is held as long as the file is.
     pub(crate) fn open(folder: &Path) -> Result<(Self, File), Failure> {
-        let state = Self { folder: folder.to_owned() };
-        for folder in [folder.to_owned(), state.bases(), state.runs()] {
+        for folder in [folder.to_owned(), folder.join(BASES), folder.join(RUNS)] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {
                 Failure::internal(format!("the state folder {} cannot be made: {error}", folder.display()))
             })?;
@@ -33,7 +38,10 @@ impl State {
         let patience = Instant::now() + Duration::from_secs(3);
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok((state, file)),
+                Ok(()) => {
+                    let safe = Arc::new(Safe::open(folder.join("vault")));
+                    return Ok((Self { folder: folder.to_owned(), safe }, file));
+                }
                 Err(TryLockError::WouldBlock) if Instant::now() < patience => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
@@ -50,14 +58,24 @@ impl State {
         }
     }
 
-    /// Opens one more connection to the catalog.
+    /// Opens one more connection to the catalog, which needs the vault open.
     pub(crate) fn catalog(&self) -> Result<Catalog, Failure> {
-        Ok(Catalog::open(&self.folder.join("catalog.db"))?)
+        Ok(Catalog::open(&self.folder.join("catalog.db"), &self.safe.vault()?)?)
+    }
+
+    /// The vault.
+    pub(crate) fn safe(&self) -> &Safe {
+        &self.safe
+    }
+
+    /// The ledger's folder.
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.folder.join("ledger")
     }
 
     /// Imported bases, a folder each.
     pub(crate) fn bases(&self) -> PathBuf {
-        self.folder.join("bases")
+        self.folder.join(BASES)
     }
 
     /// The folder of an imported base.
@@ -67,7 +85,7 @@ impl State {
 
     /// Runs, a folder each.
     pub(crate) fn runs(&self) -> PathBuf {
-        self.folder.join("runs")
+        self.folder.join(RUNS)
     }
 
     /// The folder that a run's engine writes.

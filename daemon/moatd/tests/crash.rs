@@ -47,7 +47,7 @@ fn put(site: &Site, from: &BTreeMap<String, String>, to: &BTreeMap<String, Strin
 
 /// Every present document with its records and verdicts, by path: twice the same key would show a doubled record.
 fn records(site: &Site) -> Vec<(String, u32, String, String)> {
-    let catalog = Catalog::open(&site.path("state/catalog.db")).unwrap();
+    let catalog = Catalog::open(&site.path("state/catalog.db"), &site.vault()).unwrap();
     let mut known = Vec::new();
     let each = |document: moat_catalog::Known| {
         known.push(document.document);
@@ -73,7 +73,7 @@ fn records(site: &Site) -> Vec<(String, u32, String, String)> {
 }
 
 fn losses(site: &Site, run: &str) -> Vec<(u64, u64)> {
-    let steps = Catalog::open(&site.path("state/catalog.db")).unwrap().steps(run).unwrap();
+    let steps = Catalog::open(&site.path("state/catalog.db"), &site.vault()).unwrap().steps(run).unwrap();
     steps.iter().map(|step| (step.step, step.loss.to_bits())).collect()
 }
 

@@ -96,8 +96,84 @@ pub enum Request {
         /// How to draw tokens.
         sampling: Sampling,
     },
+    /// Make the vault, with a first way to open it.
+    VaultInit {
+        /// The way.
+        with: NewSlot,
+    },
+    /// Open the vault with a passphrase, or give one share of several.
+    VaultUnseal {
+        /// A passphrase or a share.
+        with: Key,
+    },
+    /// Wipe the keys from memory: everything but the status stops until the vault is opened again.
+    VaultSeal,
+    /// Add another way to open the vault.
+    VaultSlotAdd {
+        /// The way.
+        with: NewSlot,
+    },
+    /// Remove a way to open the vault.
+    VaultSlotRemove {
+        /// The slot's number.
+        id: u32,
+    },
+    /// Wrap every key under a new root, and forget the old one.
+    VaultRotate,
+    /// Entries of the ledger, newest first.
+    Ledger {
+        /// Only acts that begin so, such as `vault.`.
+        act: Option<String>,
+        /// Only entries before this one.
+        before: Option<u64>,
+        /// Entries at most.
+        most: usize,
+    },
+    /// A signed proof that an entry is in the ledger.
+    LedgerReceipt {
+        /// The entry.
+        index: u64,
+    },
     /// End the daemon after its work in hand is safe.
     Shutdown,
+}
+
+/// Something that must not be printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a secret")
+    }
+}
+
+/// What opens the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// A passphrase.
+    Passphrase(Secret),
+    /// One share of several, as it was printed.
+    Share(Secret),
+}
+
+/// A new way to open the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewSlot {
+    /// The credential `moat-kek` that systemd hands to `moatd`.
+    Credential,
+    /// A passphrase.
+    Passphrase(Secret),
+    /// Shares for several people, some of whom open it together.
+    Shares {
+        /// How many open it.
+        needed: u8,
+        /// How many there are.
+        of: u8,
+    },
 }
 
 /// What `moatd` answers.
@@ -128,6 +204,14 @@ pub enum Reply {
     Exported(Exported),
     /// The answer to [`Request::Ask`].
     Answer(Vec<Completion>),
+    /// The answer to [`Request::VaultInit`] and [`Request::VaultSlotAdd`]: shares, which are shown this once.
+    Shares(Vec<Secret>),
+    /// The answer to what changes how the vault stands.
+    Seal(Seal),
+    /// The answer to [`Request::Ledger`].
+    Ledger(LedgerPage),
+    /// The answer to [`Request::LedgerReceipt`]: the text of the proof.
+    Receipt(String),
     /// The request is done and there is nothing to tell.
     Done,
     /// The request could not be done.
@@ -151,6 +235,70 @@ pub enum Fault {
     Internal,
     /// Something that the request started ended badly: a run that failed.
     Failed,
+    /// The vault is sealed, so nothing can be read or done.
+    Sealed,
+}
+
+/// How the vault stands, as anyone may know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// True while nothing that is sealed can be opened.
+    pub sealed: bool,
+    /// False before a vault was made.
+    pub made: bool,
+    /// Shares given in a ceremony that is under way.
+    pub shares_given: u64,
+    /// Generation of the root key, while open.
+    pub generation: Option<u32>,
+    /// True while keys move to a new root.
+    pub rotating: bool,
+    /// Whether the machine keeps the root keys out of swap and dumps, while open.
+    pub guarded: Option<bool>,
+    /// The ways to open it.
+    pub slots: Vec<Slot>,
+}
+
+/// One way to open the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its number.
+    pub id: u32,
+    /// What opens it, in words.
+    pub kind: String,
+}
+
+/// Entries of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerPage {
+    /// Entries in all.
+    pub size: u64,
+    /// What was found, newest first.
+    pub entries: Vec<LedgerEntry>,
+    /// Where to go on, if there is more.
+    pub next: Option<u64>,
+    /// The key that checkpoints are signed with, as `moat ledger verify` wants it.
+    pub key: Option<String>,
+}
+
+/// One entry of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// Its place, from 0.
+    pub index: u64,
+    /// Milliseconds since 1970.
+    pub time: i64,
+    /// Who did it: name and role.
+    pub who: String,
+    /// The user id that the kernel reported.
+    pub uid: Option<u32>,
+    /// What was done, in dotted words.
+    pub act: String,
+    /// `intent`, `done`, `failed` or `refused`.
+    pub phase: String,
+    /// On what: kind and id.
+    pub on: BTreeMap<String, String>,
+    /// Facts.
+    pub detail: BTreeMap<String, String>,
 }
 
 /// What goes on while a request is being worked on.
@@ -202,6 +350,10 @@ pub struct Status {
     pub sources: BTreeMap<String, SourceStatus>,
     /// Runs that are not ended.
     pub active_runs: Vec<String>,
+    /// How the vault stands.
+    pub seal: Seal,
+    /// Entries of the ledger.
+    pub ledger: u64,
     /// Sandbox protections of this process: name and whether it was had.
     pub protections: BTreeMap<String, bool>,
 }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub control: ControlSettings,
     /// What must hold before data is touched.
     pub boundary: BoundarySettings,
+    /// Who keeps the ledger honest.
+    pub ledger: LedgerSettings,
     /// How training uses the machine.
     pub training: TrainingSettings,
     /// Where the company's data lives.
@@ -67,6 +69,22 @@ pub struct BoundarySettings {
     pub exports: Vec<PathBuf>,
     /// Seconds between two rounds of the canary.
     pub canary_seconds: u64,
+}
+
+/// Who keeps the ledger honest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerSettings {
+    /// Seconds between two signed checkpoints, where anything was added.
+    pub checkpoint_seconds: u64,
+    /// File to which every checkpoint is copied, on a medium of its own; empty for none.
+    pub witness: PathBuf,
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self { checkpoint_seconds: 60, witness: PathBuf::new() }
+    }
 }
 
 /// How training uses the machine.

@@ -7,6 +7,7 @@ mod run;
 mod status;
 mod table;
 pub(crate) mod text;
+mod vault;
 mod why;
 
 #[cfg(test)]
@@ -72,6 +73,10 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Runs(found) => run::runs(view, found),
         Reply::Exported(exported) => base::exported(view, exported),
         Reply::Answer(completions) => answer::answer(view, completions),
+        Reply::Shares(found) => vault::shares(view, found),
+        Reply::Seal(found) => vault::seal(view, found),
+        Reply::Ledger(page) => vault::ledger(view, page),
+        Reply::Receipt(text) => text.clone(),
         Reply::Failed { message, .. } => format!("{}\n", text::clean(message)),
     }
 }

@@ -4,7 +4,7 @@ use moat_protocol::control::{SourceStatus, Status};
 
 use super::table::{Cell, pairs, table};
 use super::text::{bytes, clean, count, counted, duration, tally};
-use super::{Tone, View};
+use super::{Tone, View, vault};
 
 /// How everything stands.
 pub(super) fn status(view: &View, status: &Status) -> String {
@@ -15,12 +15,16 @@ pub(super) fn status(view: &View, status: &Status) -> String {
         view,
         &[
             ("moatd", format!("{}, up {}", clean(&status.version), duration(status.uptime))),
+            ("vault", vault::line(view, &status.seal)),
             ("rules", status.rules.map(|rules| rules.short()).unwrap_or_default()),
             ("protected by", names(had)),
             ("not protected", names(lacking)),
             ("active runs", status.active_runs.iter().map(|run| clean(run)).collect::<Vec<_>>().join(", ")),
         ],
     );
+    if status.seal.sealed {
+        return page;
+    }
     if status.sources.is_empty() {
         page.push_str("\nno sources: add a [[source]] to moat.toml and restart moatd\n");
         return page;

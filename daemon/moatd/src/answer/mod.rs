@@ -4,8 +4,10 @@ mod ask;
 mod bases;
 mod datasets;
 mod export;
+mod ledger;
 mod runs;
 mod status;
+mod vault;
 mod why;
 
 use std::sync::Arc;
@@ -50,6 +52,14 @@ pub(crate) async fn answer(
         Request::RunResume { name } => runs::resume(daemon, &name),
         Request::Export { run, folder } => export::export(daemon, &run, &folder).await,
         Request::Ask { run, prompt, chat, sampling } => ask::ask(daemon, run, prompt, chat, sampling).await,
+        Request::VaultInit { with } => vault::init(daemon, intake, with).await,
+        Request::VaultUnseal { with } => vault::unseal(daemon, intake, with).await,
+        Request::VaultSeal => Ok(vault::seal(daemon)),
+        Request::VaultSlotAdd { with } => vault::add_slot(daemon, with).await,
+        Request::VaultSlotRemove { id } => vault::remove_slot(daemon, id).await,
+        Request::VaultRotate => vault::rotate(daemon).await,
+        Request::Ledger { act, before, most } => ledger::page(daemon, act, before, most),
+        Request::LedgerReceipt { index } => ledger::receipt(daemon, index),
         Request::Shutdown => {
             daemon.end();
             Ok(Reply::Done)

@@ -8,6 +8,10 @@ use crate::runs;
 
 /// How everything stands.
 pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
+    let seal = daemon.safe().state();
+    if seal.sealed {
+        return Ok(Reply::Status(Box::new(standing(daemon))));
+    }
     let catalog = daemon.state.catalog()?;
     let mut sources = BTreeMap::new();
     for source in &daemon.settings.source {
@@ -32,12 +36,19 @@ pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
         sources.insert(source.name.clone(), status);
     }
     let active = catalog.runs()?.into_iter().filter(|run| runs::is_active(runs::state(run)));
-    Ok(Reply::Status(Box::new(Status {
+    let active_runs = active.map(|run| run.name).collect();
+    Ok(Reply::Status(Box::new(Status { sources, active_runs, ..standing(daemon) })))
+}
+
+/// What can be told while the vault is sealed.
+fn standing(daemon: &Daemon) -> Status {
+    Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime: daemon.started.elapsed().as_secs(),
         rules: Some(daemon.rules_hash),
-        sources,
-        active_runs: active.map(|run| run.name).collect(),
+        seal: daemon.safe().state(),
+        ledger: daemon.ledger.size(),
         protections: daemon.protections.clone(),
-    })))
+        ..Status::default()
+    }
 }

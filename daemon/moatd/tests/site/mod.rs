@@ -6,11 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moat_contracts::Recipe;
 use moat_protocol::Hello;
 use moat_protocol::control::{Reply, Request, Run, Update};
+use moat_vault::{Kek, Vault};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything here takes; a hang fails instead of blocking.
@@ -19,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     daemon: Option<Child>,
+    /// Whether the daemon is handed the credential that opens its vault.
+    credential: bool,
 }
 
 impl Site {
@@ -33,7 +37,20 @@ impl Site {
             folder.path().display()
         );
         fs::write(folder.path().join("moat.toml"), settings).unwrap();
-        Self { folder, daemon: None }
+        fs::create_dir(folder.path().join("credentials")).unwrap();
+        fs::write(folder.path().join("credentials/moat-kek"), [7; 32]).unwrap();
+        Self { folder, daemon: None, credential: true }
+    }
+
+    /// An empty site whose daemon is handed no credential: people open its vault.
+    pub(crate) fn without_credential() -> Self {
+        Self { credential: false, ..Self::new() }
+    }
+
+    /// The vault, once the daemon is gone.
+    pub(crate) fn vault(&self) -> Arc<Vault> {
+        let kek = Kek::credential_in(&self.path("credentials")).unwrap();
+        Arc::new(Vault::open(&self.path("state/vault"), &kek).unwrap())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -62,6 +79,10 @@ impl Site {
     pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_moatd"));
+        command.env_remove("CREDENTIALS_DIRECTORY");
+        if self.credential {
+            command.env("CREDENTIALS_DIRECTORY", self.path("credentials"));
+        }
         command.arg("--config").arg(self.path("moat.toml")).stdin(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
     }

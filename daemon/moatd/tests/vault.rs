@@ -1,0 +1,155 @@
+//! A real `moatd` with its vault: sealed until people open it, everything on record, nothing plain on disk.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod site;
+
+use std::fs;
+use std::path::Path;
+
+use moat_ledger::{PublicKey, verify, verify_receipt};
+use moat_protocol::control::{Fault, Key, LedgerPage, NewSlot, Reply, Request, RunState, Seal, Secret};
+
+use site::{Random, Site, prose, tiny_recipe};
+
+fn passphrase(text: &str) -> Secret {
+    Secret(text.to_owned())
+}
+
+fn seal(site: &Site) -> Seal {
+    let Reply::Status(status) = site.call(Request::Status) else { panic!() };
+    status.seal
+}
+
+fn refused(reply: &Reply, with: Fault) {
+    assert!(matches!(reply, Reply::Failed { fault, .. } if *fault == with), "{reply:?}");
+}
+
+fn ledger(site: &Site, act: &str) -> LedgerPage {
+    let request = Request::Ledger { act: Some(act.to_owned()), before: None, most: 1000 };
+    let Reply::Ledger(page) = site.call(request) else { panic!() };
+    page
+}
+
+#[test]
+fn a_daemon_without_a_key_is_sealed_until_people_open_it() {
+    let mut site = Site::without_credential();
+    for index in 0..6 {
+        site.write(&format!("{index}.txt"), &prose(&mut Random(index), 10));
+    }
+    site.start();
+    assert_eq!((seal(&site).made, seal(&site).sealed), (false, true));
+    refused(&site.call(Request::Scan), Fault::Sealed);
+    refused(&site.call(Request::Runs), Fault::Sealed);
+    refused(&site.call(Request::VaultInit { with: NewSlot::Passphrase(passphrase("short")) }), Fault::Request);
+    let init = Request::VaultInit { with: NewSlot::Passphrase(passphrase("correct horse battery")) };
+    assert_eq!(site.call(init.clone()), Reply::Shares(Vec::new()));
+    refused(&site.call(init), Fault::Request);
+    site.scan();
+    let Reply::Status(status) = site.call(Request::Status) else { panic!() };
+    assert_eq!(status.sources["documents"].present, 6);
+
+    // Sealed on request: at once, and for everything.
+    let Reply::Seal(sealed) = site.call(Request::VaultSeal) else { panic!() };
+    assert!(sealed.sealed);
+    refused(&site.call(Request::Why { path: "1.txt".to_owned() }), Fault::Sealed);
+    let open = |text: &str| site.call(Request::VaultUnseal { with: Key::Passphrase(passphrase(text)) });
+    refused(&open("correct horse battery staple"), Fault::Request);
+    assert!(seal(&site).sealed);
+    assert!(matches!(open("correct horse battery"), Reply::Seal(Seal { sealed: false, .. })));
+    refused(&open("correct horse battery"), Fault::Request);
+
+    // Shares: two of three people, and no fewer.
+    let shares = Request::VaultSlotAdd { with: NewSlot::Shares { needed: 2, of: 3 } };
+    let Reply::Shares(shares) = site.call(shares) else { panic!() };
+    assert_eq!((shares.len(), seal(&site).slots.len()), (3, 2));
+    assert!(matches!(site.call(Request::VaultSlotRemove { id: seal(&site).slots[0].id }), Reply::Seal(_)));
+    site.end();
+    site.start();
+    refused(&site.call(Request::Scan), Fault::Sealed);
+    let give = |share: &Secret| site.call(Request::VaultUnseal { with: Key::Share(share.clone()) });
+    let damaged = shares[0].0.replace(['a', 'b', 'c', 'd'], "e");
+    refused(&give(&Secret(damaged)), Fault::Request);
+    let Reply::Seal(one) = give(&shares[2]) else { panic!() };
+    assert_eq!((one.sealed, one.shares_given), (true, 1));
+    refused(&give(&shares[2]), Fault::Request);
+    assert!(matches!(give(&shares[0]), Reply::Seal(Seal { sealed: false, .. })));
+    let Reply::Why(why) = site.call(Request::Why { path: "1.txt".to_owned() }) else { panic!() };
+    assert_eq!(why[0].records.len(), 1);
+    site.end();
+}
+
+#[test]
+fn a_run_that_is_sealed_goes_on_when_the_vault_is_opened_again() {
+    let mut site = Site::new();
+    for index in 0..40 {
+        site.write(&format!("{index}.txt"), &prose(&mut Random(index), 10));
+    }
+    site.start();
+    site.import_base();
+    site.scan();
+    let add = Request::VaultSlotAdd { with: NewSlot::Passphrase(passphrase("another way to get in")) };
+    assert!(matches!(site.call(add), Reply::Shares(_)));
+    let name = site.start_run(&tiny_recipe(4000));
+    while !site.path("state/runs").join(&name).join("checkpoint").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(matches!(site.call(Request::VaultSeal), Reply::Seal(_)));
+    while site.kill_engine() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let open = Request::VaultUnseal { with: Key::Passphrase(passphrase("another way to get in")) };
+    assert!(matches!(site.call(open), Reply::Seal(Seal { sealed: false, .. })));
+    let Reply::Run(run) = site.call(Request::Run { name: name.clone() }) else { panic!() };
+    assert_eq!(run.state, RunState::Training, "{:?}", run.message);
+    assert!(matches!(site.call(Request::RunStop { name }), Reply::Run(_)));
+    site.end();
+}
+
+#[test]
+fn every_act_is_in_a_ledger_that_an_auditor_verifies_alone() {
+    let mut site = Site::new();
+    for index in 0..40 {
+        site.write(&format!("{index}.txt"), &prose(&mut Random(index), 10));
+    }
+    site.start();
+    site.import_base();
+    site.scan();
+    let run = site.run(&tiny_recipe(20));
+    assert!(matches!(site.call(Request::VaultRotate), Reply::Seal(Seal { generation: Some(2), .. })));
+    assert_eq!(site.run(&tiny_recipe(20)).outcome.unwrap().weights, run.outcome.as_ref().unwrap().weights);
+
+    let trained = ledger(&site, "run.train");
+    assert_eq!(trained.entries.len(), 4);
+    let done = &trained.entries[0];
+    assert_eq!(done.detail["weights"], run.outcome.unwrap().weights.to_string());
+    assert_eq!(done.on["dataset"], run.dataset.unwrap().to_string());
+    for act in ["base.import", "source.take-in", "source.scan", "run.start", "vault.rotate", "vault.unseal"] {
+        assert!(!ledger(&site, act).entries.is_empty(), "{act}");
+    }
+    let own = rustix::process::geteuid().as_raw();
+    assert!(ledger(&site, "base.import").entries.iter().all(|entry| entry.uid == Some(own)));
+    let key = PublicKey::from_text(&trained.key.unwrap()).unwrap();
+    let Reply::Receipt(receipt) = site.call(Request::LedgerReceipt { index: done.index }) else { panic!() };
+    assert_eq!(verify_receipt(&receipt, &key).unwrap().0.act, "run.train");
+    site.end();
+
+    let folder = site.path("state/ledger");
+    let report = verify(&folder, &key, None).unwrap();
+    assert!(report.is_sound() && report.covered == report.entries, "{report:?}");
+    let mut entries: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.retain(|path| path.is_file() && fs::metadata(path).unwrap().len() > 1000);
+    let largest = entries.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(largest, bytes).unwrap();
+    assert!(!verify(&folder, &key, None).unwrap().is_sound());
+}
+
+/// Calls back with every file below a folder.
+fn each_file(folder: &Path, each: &mut dyn FnMut(&Path)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { each_file(&path, each) } else { each(&path) }
+    }
+}
