@@ -146,6 +146,78 @@ fn every_act_is_in_a_ledger_that_an_auditor_verifies_alone() {
     assert!(!verify(&folder, &key, None).unwrap().is_sound());
 }
 
+/// A string that stands nowhere by chance.
+fn mark(number: u64) -> String {
+    format!("mark{:016x}", Random(77 + number).next())
+}
+
+#[test]
+fn nothing_that_the_company_wrote_stands_in_any_file() {
+    let mut site = Site::new();
+    let mut marks = Vec::new();
+    let mut take = || {
+        marks.push(mark(marks.len() as u64));
+        marks[marks.len() - 1].clone()
+    };
+    for index in 0..100 {
+        let mut text = || format!("{}The mark is {}.\n", prose(&mut Random(index), 9), take());
+        let table: String = (0..30).map(|row| format!("{row},{}\n", text().replace(['\n', ','], " "))).collect();
+        let json = |text: String| serde_json::json!({ "text": text }).to_string();
+        site.write(&format!("plain/{index}.txt"), &text());
+        site.write(&format!("notes/{index}.md"), &format!("# Title {index}\n\n{}", text()));
+        site.write(&format!("web/{index}.html"), &format!("<html><body><p>{}</p></body></html>", text()));
+        site.write(&format!("lines/{index}.jsonl"), &format!("{}\n{{torn\n{}\n", json(text()), json(text())));
+        site.write(&format!("code/{index}.py"), &format!("def run():\n    \"\"\"{}\"\"\"\n    return 1\n", text()));
+        site.write(&format!("short/{index}.txt"), &format!("Dropped: {}.\n", take()));
+        site.write(&format!("named/{}/{}.txt", take(), take()), &prose(&mut Random(5000 + index), 9));
+        site.write(&format!("table/{index}.csv"), &format!("number,text\n{table}"));
+        site.write(&format!("binary/{index}.bin"), &format!("\0\u{1}{}\0", take()));
+    }
+    assert!(marks.len() > 1000);
+    site.start();
+    site.import_base();
+    site.scan();
+    let mut recipe = tiny_recipe(12);
+    recipe.train.checkpoint_every = 3;
+    let run = site.run(&recipe);
+    marks.push("prompt-that-nobody-may-see".to_owned());
+    let sampling = moat_contracts::Sampling { temperature: 0.0, top_p: 1.0, seed: 1, max_tokens: 4 };
+    let prompt = marks[marks.len() - 1].clone();
+    let ask = Request::Ask { run: Some(run.name), prompt, chat: false, sampling };
+    assert!(matches!(site.call(ask), Reply::Answer(_)));
+    // One document goes, one changes, one is asked for: their traces must not stay either.
+    fs::remove_file(site.path("documents/plain/7.txt")).unwrap();
+    site.write("plain/8.txt", &prose(&mut Random(9000), 9));
+    site.scan();
+    assert!(matches!(site.call(Request::Why { path: "plain/9.txt".to_owned() }), Reply::Why(_)));
+    assert!(matches!(site.call(Request::VaultRotate), Reply::Seal(_)));
+    // Killed rather than ended, so that the write-ahead log stays.
+    site.kill();
+
+    let (mut files, mut bytes) = (0, 0);
+    let mut check = |path: &Path| {
+        let content = fs::read(path).unwrap();
+        (files, bytes) = (files + 1, bytes + content.len());
+        let found = memchr_any(&content);
+        assert!(found.is_none(), "{} holds {}", path.display(), found.unwrap());
+        let name = path.display().to_string();
+        assert!(!marks.iter().any(|mark| name.contains(mark.as_str())), "{name}");
+    };
+    each_file(&site.path("state"), &mut check);
+    each_file(&site.path("tmp"), &mut check);
+    check(&site.path("log"));
+    assert!(files > 10 && bytes > 1 << 20, "{files} files, {bytes} bytes");
+
+    fn memchr_any(content: &[u8]) -> Option<String> {
+        let begins = content.windows(4).enumerate().filter(|(_, part)| *part == b"mark");
+        let all = begins.map(|(at, _)| String::from_utf8_lossy(&content[at..content.len().min(at + 20)]).into_owned());
+        let known: std::collections::BTreeSet<String> = (0..2000).map(mark).collect();
+        let prompt = "prompt-that-nobody-may-see";
+        let asked = content.windows(prompt.len()).any(|part| part == prompt.as_bytes());
+        all.filter(|found| known.contains(found)).chain(asked.then(|| prompt.to_owned())).next()
+    }
+}
+
 /// Calls back with every file below a folder.
 fn each_file(folder: &Path, each: &mut dyn FnMut(&Path)) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -27,6 +27,11 @@ pub(crate) async fn answer(
     request: Request,
     stream: &mut UnixStream,
 ) -> Result<Reply, Failure> {
+    let opens = matches!(request, Request::VaultInit { .. } | Request::VaultUnseal { .. } | Request::VaultSeal);
+    let open = matches!(request, Request::Status | Request::Ledger { .. } | Request::Shutdown);
+    if !opens && !open {
+        daemon.safe().vault()?;
+    }
     match request {
         Request::Status => status::status(daemon),
         Request::Scan => {

@@ -37,14 +37,18 @@ impl Site {
             folder.path().display()
         );
         fs::write(folder.path().join("moat.toml"), settings).unwrap();
-        fs::create_dir(folder.path().join("credentials")).unwrap();
+        for name in ["credentials", "tmp"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
         fs::write(folder.path().join("credentials/moat-kek"), [7; 32]).unwrap();
         Self { folder, daemon: None, credential: true }
     }
 
     /// An empty site whose daemon is handed no credential: people open its vault.
     pub(crate) fn without_credential() -> Self {
-        Self { credential: false, ..Self::new() }
+        let mut site = Self::new();
+        site.credential = false;
+        site
     }
 
     /// The vault, once the daemon is gone.
@@ -79,7 +83,7 @@ impl Site {
     pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_moatd"));
-        command.env_remove("CREDENTIALS_DIRECTORY");
+        command.env_remove("CREDENTIALS_DIRECTORY").env("TMPDIR", self.path("tmp"));
         if self.credential {
             command.env("CREDENTIALS_DIRECTORY", self.path("credentials"));
         }
