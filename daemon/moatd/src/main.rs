@@ -15,6 +15,7 @@ mod pipeline;
 mod record;
 mod runs;
 mod safe;
+mod service;
 mod state;
 
 use std::path::PathBuf;
@@ -123,7 +124,8 @@ async fn run(settings: Settings, protections: confine::Protections) -> Result<()
     let signer = tokio::spawn(record::checkpoints(daemon.clone()));
     let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
     info!("ready at {}", daemon.settings.socket().display());
-    notify_systemd("READY=1");
+    service::notify("READY=1");
+    let watchdog = tokio::spawn(service::answer_watchdog());
 
     let mut terminate = signal(SignalKind::terminate()).map_err(failure::Failure::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failure::Failure::internal)?;
@@ -132,11 +134,12 @@ async fn run(settings: Settings, protections: confine::Protections) -> Result<()
         _ = interrupt.recv() => info!("asked to end by SIGINT"),
         () = daemon.ending() => info!("asked to end by moat"),
     }
-    notify_systemd("STOPPING=1");
+    service::notify("STOPPING=1");
     daemon.end();
     server.abort();
     // The run in hand writes its checkpoint; the intake finishes its batch.
     let (runner, intake) = tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()));
+    watchdog.abort();
     runner.and(intake).and(signer.await).map_err(failure::Failure::internal)?;
     if let Err(error) = record::checkpoint(&daemon.ledger, &daemon.settings.ledger.witness) {
         warn!("the ledger's end is not signed: {error}");
@@ -144,15 +147,4 @@ async fn run(settings: Settings, protections: confine::Protections) -> Result<()
     control::unlink(&daemon.settings);
     info!("ended");
     Ok(())
-}
-
-/// Tells systemd how the service stands, where systemd started it.
-fn notify_systemd(state: &str) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return;
-    }
-    let (key, value) = state.split_once('=').unwrap_or((state, ""));
-    if let Err(error) = systemd::daemon::notify([(key, value)].iter()) {
-        warn!("systemd could not be notified: {error}");
-    }
 }

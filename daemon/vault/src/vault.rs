@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -42,7 +43,7 @@ impl Vault {
         random(&mut name)?;
         let mut root = Root::new(name);
         root.seal(&secrets.master, &secrets.field, &[&secrets.current])?;
-        root.add_slot(kek, &secrets.master)?;
+        root.add_slot(kek.new_lock()?, &secrets.master)?;
         root.store(folder, &secrets.master)?;
         Ok(Self::unsealed(folder, State { root, secrets, _held: held }))
     }
@@ -232,7 +233,9 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WeakPassphrase`], [`VaultError::Io`], [`VaultError::Sealed`].
     pub fn add_slot(&self, kek: &Kek) -> Result<u32, VaultError> {
-        self.change(|root, secrets| root.add_slot(kek, &secrets.master))
+        // Stretching a passphrase takes a second, in which nobody else should wait.
+        let lock = kek.new_lock()?;
+        self.change(|root, secrets| root.add_slot(lock, &secrets.master))
     }
 
     /// Removes a slot. Whoever holds its key and an old copy of the root file is not stopped: see
@@ -249,8 +252,9 @@ impl Vault {
     /// # Errors
     /// Those of [`add_slot`](Self::add_slot) and [`remove_slot`](Self::remove_slot).
     pub fn rekey_slot(&self, id: u32, kek: &Kek) -> Result<u32, VaultError> {
+        let lock = kek.new_lock()?;
         self.change(|root, secrets| {
-            let added = root.add_slot(kek, &secrets.master)?;
+            let added = root.add_slot(lock, &secrets.master)?;
             root.remove_slot(id)?;
             Ok(added)
         })
@@ -263,11 +267,11 @@ impl Vault {
     /// # Errors
     /// Those of [`add_slot`](Self::add_slot).
     pub fn reset_slots(&self, kek: &Kek) -> Result<u32, VaultError> {
-        let master = random_secret()?;
+        let (master, lock) = (random_secret()?, kek.new_lock()?);
         self.change(|root, secrets| {
             secrets.master.copy_from_slice(master.as_slice());
             root.clear_slots();
-            root.add_slot(kek, &secrets.master)
+            root.add_slot(lock, &secrets.master)
         })
     }
 
@@ -306,6 +310,17 @@ impl Vault {
         root.store(&self.folder, &secrets.master)?;
         (state.root, state.secrets) = (root, secrets);
         Ok(done)
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "Vault({}, {})",
+            self.folder.display(),
+            if self.sealed() { "sealed" } else { "unsealed" }
+        )
     }
 }
 

@@ -38,7 +38,7 @@ proptest! {
         let text = share.to_text();
         prop_assert!(text.starts_with("MOAT1 ") && text.len() == 5 + 9 * 10);
         let sloppy = text.to_lowercase().replace('0', "o").replace('1', "l").replace(' ', " -\n");
-        for typed in [text.to_string(), sloppy.replacen("moatl", "moat1", 1), text[5..].replace(' ', "")] {
+        for typed in [text.to_string(), sloppy, text[5..].replace(' ', ""), text.replacen("MOAT1", "m0ati", 1)] {
             prop_assert!(Share::parse(&typed).unwrap() == *share, "{}", typed);
         }
         let enough: Vec<_> = shares.iter().rev().take(needed.into()).map(|share| Share::parse(&share.to_text()).unwrap()).collect();
@@ -74,6 +74,14 @@ proptest! {
         prop_assert!(Share::parse(&text).is_err());
         prop_assert!(Share::parse(&digits).is_err());
     }
+}
+
+#[test]
+fn as_many_shares_as_there_are_places_can_be_made() {
+    let (_, shares) = Kek::split(255, 255).unwrap();
+    assert_eq!((shares.len(), shares[254].place()), (255, 255));
+    assert!(Kek::from_shares(&shares).is_ok());
+    assert_eq!(error(&shares[1..]), ShareError::TooFew { have: 254, needed: 255 });
 }
 
 #[test]

@@ -228,6 +228,33 @@ fn every_changed_cut_or_foreign_root_file_is_refused() {
 }
 
 #[test]
+fn a_disk_that_refuses_leaves_the_vault_as_it_was() {
+    let folder = tempdir().unwrap();
+    let kek = credential(&[7; 32]).unwrap();
+    let vault = Vault::create(folder.path(), &kek).unwrap();
+    let (key, wrapped) = vault.new_key("a").unwrap();
+    let before = fs::read(folder.path().join("root")).unwrap();
+    // Nothing can be written where a folder stands in the draft's place.
+    fs::create_dir(folder.path().join("root.draft")).unwrap();
+    assert!(matches!(vault.begin_rotation(), Err(VaultError::Io { .. })));
+    assert!(matches!(vault.add_slot(&kek), Err(VaultError::Io { .. })));
+    assert!(matches!(vault.reset_slots(&credential(&[8; 32]).unwrap()), Err(VaultError::Io { .. })));
+    assert_eq!(
+        (vault.generation().unwrap(), vault.slots().unwrap().len(), vault.serial().unwrap()),
+        (1, 1, 0)
+    );
+    assert_eq!(vault.unwrap("a", &wrapped).unwrap().expose(), key.expose());
+    assert_eq!(fs::read(folder.path().join("root")).unwrap(), before);
+    fs::remove_dir(folder.path().join("root.draft")).unwrap();
+    assert_eq!(vault.begin_rotation().unwrap(), 2);
+    drop(vault);
+    assert_eq!(
+        Vault::open(folder.path(), &kek).unwrap().unwrap("a", &wrapped).unwrap().expose(),
+        key.expose()
+    );
+}
+
+#[test]
 fn costs_that_would_exhaust_the_machine_are_refused_before_they_are_paid() {
     let folder = tempdir().unwrap();
     let huge = PassphraseCosts { memory: u32::MAX, passes: 1, lanes: 1 };
