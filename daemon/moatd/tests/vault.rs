@@ -67,7 +67,8 @@ fn a_daemon_without_a_key_is_sealed_until_people_open_it() {
     site.start();
     refused(&site.call(Request::Scan), Fault::Sealed);
     let give = |share: &Secret| site.call(Request::VaultUnseal { with: Key::Share(share.clone()) });
-    let damaged = shares[0].0.replace(['a', 'b', 'c', 'd'], "e");
+    let (rest, last) = shares[0].0.split_at(shares[0].0.len() - 1);
+    let damaged = format!("{rest}{}", if last == "7" { "8" } else { "7" });
     refused(&give(&Secret(damaged)), Fault::Request);
     let Reply::Seal(one) = give(&shares[2]) else { panic!() };
     assert_eq!((one.sealed, one.shares_given), (true, 1));
