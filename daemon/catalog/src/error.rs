@@ -12,6 +12,11 @@ pub enum CatalogError {
         /// Newest schema version that this build knows.
         known: i64,
     },
+    /// The file is from before the first release, when nothing was sealed.
+    #[error(
+        "the catalog was written by an unreleased moat that sealed nothing: move the state folder away, start again, and scan"
+    )]
+    Unreleased,
     /// A stored value is not what this build wrote.
     #[error(
         "the catalog holds a damaged {what}: restore it from a backup, or delete the state folder and scan again"

@@ -2,6 +2,9 @@ use rusqlite::Connection;
 
 use crate::CatalogError;
 
+/// "Moat" in the file's header (PRAGMA application_id), since the first release.
+const APPLICATION: i64 = 0x4D6F_6174;
+
 /// Each entry upgrades a file from the version before it; the position is the version.
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -162,18 +165,23 @@ pub(crate) fn migrate(connection: &Connection) -> Result<(), CatalogError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let version =
         |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
-    if version(connection)? == known {
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if application == APPLICATION && version(connection)? == known {
         return Ok(());
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     // Asked again under the lock: another process may have migrated meanwhile.
     let found = version(connection)?;
     let mut pending = MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0));
-    let result = if found > known {
+    let result = if found > 0 && application != APPLICATION {
+        Err(CatalogError::Unreleased)
+    } else if found > known {
         Err(CatalogError::Newer { found, known })
     } else {
         pending
             .try_for_each(|migration| connection.execute_batch(migration))
+            .and_then(|()| connection.pragma_update(None, "application_id", APPLICATION))
             .and_then(|()| connection.pragma_update(None, "user_version", known))
             .and_then(|()| connection.execute_batch("COMMIT"))
             .map_err(CatalogError::from)

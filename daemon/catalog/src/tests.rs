@@ -271,6 +271,14 @@ fn every_key_follows_the_root_and_the_old_root_can_be_forgotten() {
 }
 
 #[test]
+fn a_catalog_from_before_anything_was_sealed_is_refused() {
+    let (folder, catalog) = open();
+    catalog.connection.pragma_update(None, "application_id", 0).unwrap();
+    let error = Catalog::open(&folder.path().join("catalog.db"), &catalog.vault).err().unwrap();
+    assert!(matches!(error, CatalogError::Unreleased), "{error}");
+}
+
+#[test]
 fn a_newer_catalog_is_refused() {
     let (folder, catalog) = open();
     catalog.connection.pragma_update(None, "user_version", 999).unwrap();
