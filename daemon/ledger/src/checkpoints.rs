@@ -1,7 +1,7 @@
 //! The files of checkpoints: the history, the newest, and the witness's; read in a stream, written by appending.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Take, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,9 @@ pub(crate) enum Item {
     Torn(u64),
 }
 
-/// Checkpoints of a file, in order; a file that is missing has none.
+/// Checkpoints of a file as it was when it was opened, in order; a file that is missing has none.
 pub(crate) struct Notes {
-    reader: Option<BufReader<File>>,
+    reader: Option<BufReader<Take<File>>>,
     path: PathBuf,
     offset: u64,
     held: Option<(u64, Vec<u8>)>,
@@ -37,7 +37,10 @@ pub(crate) struct Notes {
 impl Notes {
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
         let reader = match File::open(path) {
-            Ok(file) => Some(BufReader::new(file)),
+            Ok(file) => {
+                let length = file.metadata().map_err(LedgerError::io("read", path))?.len();
+                Some(BufReader::new(file.take(length)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(LedgerError::io("open", path)(error)),
         };

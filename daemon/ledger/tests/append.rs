@@ -16,7 +16,6 @@ use std::thread;
 use moat_ledger::{
     Act, Filter, Ledger, LedgerError, Options, Phase, PublicKey, Reader, Repairs, Who, verify, verify_receipt,
 };
-use proptest::prelude::*;
 
 const SEED: [u8; 32] = [7; 32];
 const FOLDER: &str = "MOAT_LEDGER_TEST_FOLDER";
@@ -324,51 +323,6 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
     }
     drop(ledger);
     sound(folder.path());
-}
-
-/// What a power cut can leave of the last write: any of its sectors lost, with or without the file's new length.
-fn lose_sectors(before: &[u8], after: &[u8], lost: u64, length: usize) -> Vec<u8> {
-    let mut left = after[..length].to_vec();
-    for (number, sector) in left.chunks_mut(512).enumerate() {
-        if lost >> (number % 64) & 1 == 1 {
-            for (at, byte) in sector.iter_mut().enumerate() {
-                *byte = before.get(number * 512 + at).copied().unwrap_or(0);
-            }
-        }
-    }
-    left
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_power_cut_in_the_last_write_leaves_all_before_it(
-        kept in 1u64..12, lost: u64, at: prop::sample::Index, with_hashes: bool, wide in 0usize..400
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
-        (0..kept).for_each(|number| assert_eq!(ledger.append(&act(number)).unwrap(), number));
-        let root = ledger.root();
-        let (lines, hashes) = (folder.path().join("entries").join(format!("{:020}.log", 0)), folder.path().join("hashes"));
-        let (before, stored) = (fs::read(&lines).unwrap(), fs::read(&hashes).unwrap());
-        ledger.append(&act(kept).detail("wide", "x".repeat(wide))).unwrap();
-        drop(ledger);
-        let after = fs::read(&lines).unwrap();
-        let length = before.len() + at.index(after.len() - before.len() + 1);
-        let left = lose_sectors(&before, &after, lost, length);
-        fs::write(&lines, &left).unwrap();
-        // The write was not acknowledged, so its hashes were never written; of older ones any may be lost too.
-        let stored = if with_hashes { stored } else { stored[..at.index(stored.len())].to_vec() };
-        fs::write(&hashes, &stored).unwrap();
-        let report = verify(folder.path(), &PublicKey::of_seed(&SEED).unwrap(), None).unwrap();
-        prop_assert!(report.is_sound(), "{:?}", report);
-        let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
-        let whole = left == after;
-        prop_assert_eq!(ledger.size(), kept + u64::from(whole));
-        prop_assert_eq!(ledger.root_at(kept).unwrap(), root);
-        prop_assert_eq!(ledger.append(&act(99)).unwrap(), kept + u64::from(whole));
-    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Checkpoints, witnesses and receipts where all is well or a power failed, and what a large ledger costs.
+//! Checkpoints, witnesses and receipts, verification beside a writer, and what a large ledger costs.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -7,10 +7,11 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use moat_ledger::{Act, Filter, Ledger, LedgerError, Phase, PublicKey, Who, verify, verify_receipt};
+use moat_ledger::{Act, Filter, Ledger, LedgerError, Options, Phase, PublicKey, Who, verify, verify_receipt};
 
 const SEED: [u8; 32] = [7; 32];
 
@@ -20,40 +21,6 @@ fn act(number: u64) -> Act {
 
 fn key() -> PublicKey {
     PublicKey::of_seed(&SEED).unwrap()
-}
-
-#[test]
-fn a_power_cut_while_signing_leaves_all_before_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
-    let (history, current) = (folder.path().join("checkpoints"), folder.path().join("checkpoint"));
-    ledger.append(&act(0)).unwrap();
-    ledger.checkpoint().unwrap();
-    let (before, newest) = (fs::read(&history).unwrap(), fs::read(&current).unwrap());
-    ledger.append(&act(1)).unwrap();
-    ledger.checkpoint().unwrap();
-    drop(ledger);
-    let after = fs::read(&history).unwrap();
-    for length in before.len()..=after.len() {
-        for zeros in [0, 64] {
-            // The newest is put in place only after the history is synced.
-            fs::write(&current, &newest).unwrap();
-            let mut left = after[..length].to_vec();
-            let tail = left.len().saturating_sub(zeros).max(before.len());
-            left[tail..].fill(0);
-            fs::write(&history, &left).unwrap();
-            let told = verify(folder.path(), &key(), None).unwrap();
-            assert!(told.is_sound(), "{length}: {told:?}");
-            let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
-            let whole = left == after;
-            assert_eq!(ledger.last_checkpoint().unwrap().size, 1 + u64::from(whole));
-            assert_eq!(ledger.repairs().cut_checkpoint, !whole && length > before.len());
-            assert_eq!(ledger.checkpoint().unwrap().size, 2);
-            drop(ledger);
-            assert_eq!(fs::read(&history).unwrap(), after);
-            assert_eq!(fs::read(&current).unwrap(), after[before.len()..]);
-        }
-    }
 }
 
 #[test]
@@ -101,6 +68,36 @@ fn a_receipt_convinces_only_as_it_was_given() {
             }
         }
     }
+}
+
+#[test]
+fn a_ledger_that_is_being_written_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 10_000 };
+    let ledger = Ledger::open_with(folder.path(), Some(&SEED), options).unwrap();
+    let witness = folder.path().join("witness");
+    ledger.checkpoint().unwrap();
+    ledger.copy_checkpoint(&witness).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..600 {
+                ledger.append(&act(number)).unwrap();
+                if number % 3 == 0 {
+                    ledger.checkpoint().unwrap();
+                    ledger.copy_checkpoint(&witness).unwrap();
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut rounds = 0;
+        while !done.load(Ordering::Acquire) || rounds == 0 {
+            let report = verify(folder.path(), &key(), Some(&witness)).unwrap();
+            assert!(report.is_sound(), "{report:?}");
+            rounds += 1;
+        }
+    });
+    assert_eq!(verify(folder.path(), &key(), Some(&witness)).unwrap().entries, 600);
 }
 
 #[test]

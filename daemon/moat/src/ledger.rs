@@ -9,7 +9,12 @@ use crate::output::{Output, notice};
 use crate::render::text::{clean, counted};
 
 /// Recomputes a ledger from its folder or a copy of it.
-pub(crate) fn check(output: &Output, folder: &Path, key: &str, witness: Option<&Path>) -> Result<Exit, Failure> {
+pub(crate) fn check(
+    output: &Output,
+    folder: &Path,
+    key: &str,
+    witness: Option<&Path>,
+) -> Result<Exit, Failure> {
     let failed = |error: moat_ledger::LedgerError| Failure::new(Exit::Request, error.to_string());
     let report = verify(folder, &read(key)?, witness).map_err(failed)?;
     let exit = if report.is_sound() { Exit::Done } else { Exit::Request };
@@ -53,8 +58,9 @@ fn words(report: &Report, witnessed: bool) -> String {
 
 /// Checks a receipt that `moat ledger receipt` gave, and shows the entry that it proves.
 pub(crate) fn check_receipt(output: &Output, file: &Path, key: &str) -> Result<Exit, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(Exit::Request, format!("{} cannot be read: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(Exit::Request, format!("{} cannot be read: {error}", file.display()))
+    })?;
     let proven = verify_receipt(&text, &read(key)?);
     let (entry, checkpoint) = proven.map_err(|error| Failure::new(Exit::Request, error.to_string()))?;
     if output.json {

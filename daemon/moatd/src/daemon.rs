@@ -5,12 +5,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use moat_contracts::Digest;
 use moat_curate::Compiled;
+use moat_firewall::canary::Counts;
 use moat_ledger::{Act, Ledger, Phase, Who};
 use moat_protocol::control::Update;
 use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::confine::Protections;
+use crate::boundary::Protections;
 use crate::failure::Failure;
 use crate::record;
 use crate::safe::Safe;
@@ -24,6 +25,8 @@ pub(crate) struct Daemon {
     pub(crate) rules: Compiled,
     pub(crate) rules_hash: Digest,
     pub(crate) protections: Protections,
+    /// How the canary's attempts went: moatd's own and its engines'.
+    pub(crate) canary: Mutex<Counts>,
     pub(crate) started: Instant,
     /// Everything that goes on, for whoever watches.
     pub(crate) updates: broadcast::Sender<Update>,
@@ -62,6 +65,7 @@ impl Daemon {
             state,
             ledger,
             protections,
+            canary: Mutex::default(),
             started: Instant::now(),
             updates: broadcast::channel(1024).0,
             runs: Notify::new(),

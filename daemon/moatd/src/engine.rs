@@ -111,11 +111,17 @@ impl Engine {
 
     /// The engine's next word; may be given up on while waiting. Its failure, and its death, are errors.
     pub(crate) async fn next(&mut self) -> Result<FromEngine, EngineError> {
-        match self.input.recv().await {
-            Some(Ok(FromEngine::Failed { reason })) => Err(EngineError::Failed(reason)),
-            Some(Ok(message)) => Ok(message),
-            None | Some(Err(FrameError::Io(_) | FrameError::Torn)) => Err(self.died().await),
-            Some(Err(error)) => Err(error.into()),
+        loop {
+            return match self.input.recv().await {
+                Some(Ok(FromEngine::Canary(attempts))) => {
+                    crate::boundary::tried("moat-engine", &attempts);
+                    continue;
+                }
+                Some(Ok(FromEngine::Failed { reason })) => Err(EngineError::Failed(reason)),
+                Some(Ok(message)) => Ok(message),
+                None | Some(Err(FrameError::Io(_) | FrameError::Torn)) => Err(self.died().await),
+                Some(Err(error)) => Err(error.into()),
+            };
         }
     }
 
@@ -146,7 +152,11 @@ fn spawn(program: &Path, settings: &Settings) -> std::io::Result<(UnixStream, Ch
     let (ours, theirs) = StdStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut command = Command::new(program);
-    command.args(["--fd", "0"]).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+    command
+        .args(["--fd", "0"])
+        .args(crate::boundary::arguments(settings))
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)));
     for name in ["MOAT_LOG", "RAYON_NUM_THREADS"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

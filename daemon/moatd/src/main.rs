@@ -4,7 +4,7 @@
 //! socket pairs, and gives up its network before it reads a byte of data.
 
 mod answer;
-mod confine;
+mod boundary;
 mod control;
 mod daemon;
 mod engine;
@@ -28,7 +28,8 @@ use tracing::{error, info, warn};
 
 /// Moat's daemon: watches the sources, curates, trains, and answers `moat`.
 ///
-/// Exit codes: 0 ended on request; 1 failed while running; 2 wrong arguments or configuration.
+/// Exit codes: 0 ended on request; 1 failed while running; 2 wrong arguments or configuration, or a protection that the
+/// configuration demands cannot be had.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -41,6 +42,12 @@ struct Arguments {
     /// Folder of control.sock, in place of daemon.runtime
     #[arg(long, value_name = "DIR")]
     runtime: Option<PathBuf>,
+    /// A folder from which bases may be imported, in addition to boundary.imports; may be repeated
+    #[arg(long, value_name = "DIR")]
+    import: Vec<PathBuf>,
+    /// A folder in which exports may be written, in addition to boundary.exports; may be repeated
+    #[arg(long, value_name = "DIR")]
+    export: Vec<PathBuf>,
     /// A folder source, in addition to the configured ones; may be repeated
     #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
     source: Vec<(String, PathBuf)>,
@@ -61,6 +68,14 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
     }
     if let Some(runtime) = arguments.runtime {
         settings.daemon.runtime = std::path::absolute(runtime).map_err(|error| error.to_string())?;
+    }
+    for (more, folders) in [
+        (arguments.import, &mut settings.boundary.imports),
+        (arguments.export, &mut settings.boundary.exports),
+    ] {
+        for folder in more {
+            folders.push(std::path::absolute(folder).map_err(|error| error.to_string())?);
+        }
     }
     for (name, path) in arguments.source {
         settings.source.push(SourceSettings {
@@ -91,15 +106,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Before any thread exists, since a network namespace is left thread by thread.
-    let protections = confine::confine();
-    for (name, had) in &protections {
-        if *had {
-            info!("protection had: {name}");
-        } else {
-            warn!("protection not to be had here: {name}");
+    // Before any thread exists, since most of it is given up thread by thread.
+    let boundary = match boundary::take(&settings) {
+        Ok(boundary) => boundary,
+        Err(message) => {
+            error!("{message}");
+            return ExitCode::from(2);
         }
-    }
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -107,7 +121,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(settings, protections)) {
+    match runtime.block_on(run(settings, boundary)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.message);
@@ -116,8 +130,9 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: Settings, protections: confine::Protections) -> Result<(), failure::Failure> {
-    let daemon = daemon::Daemon::open(settings, protections)?;
+async fn run(settings: Settings, boundary: boundary::Boundary) -> Result<(), failure::Failure> {
+    let daemon = daemon::Daemon::open(settings, boundary.protections())?;
+    let _canary = boundary.watch(&daemon)?;
     let listener = control::bind(&daemon.settings)?;
     let intake = intake::start(&daemon)?;
     let runner = tokio::spawn(runs::run_all(daemon.clone()));

@@ -78,7 +78,9 @@ impl Safe {
     /// Makes the vault with a first slot for a passphrase.
     pub(crate) fn create(&self, kek: &Kek) -> Result<(), Failure> {
         if Vault::exists(&self.folder) {
-            return Err(Failure::request("moat has a vault already: `moat vault slot` adds another way to open it"));
+            return Err(Failure::request(
+                "moat has a vault already: `moat vault slot` adds another way to open it",
+            ));
         }
         self.enter(kek).map_err(failure)
     }
@@ -86,7 +88,11 @@ impl Safe {
     /// Opens the vault with a key.
     pub(crate) fn unseal(&self, kek: &Kek) -> Result<(), Failure> {
         if !Vault::exists(&self.folder) || !self.is_sealed() {
-            return Err(if self.is_sealed() { self.refusal() } else { Failure::request("moat is open already") });
+            return Err(if self.is_sealed() {
+                self.refusal()
+            } else {
+                Failure::request("moat is open already")
+            });
         }
         self.enter(kek).map_err(failure)
     }
@@ -94,7 +100,11 @@ impl Safe {
     /// Takes one share in; opens the vault once there are enough. Gives how many are still wanted.
     pub(crate) fn give_share(&self, share: Share) -> Result<u64, Failure> {
         if !Vault::exists(&self.folder) || !self.is_sealed() {
-            return Err(if self.is_sealed() { self.refusal() } else { Failure::request("moat is open already") });
+            return Err(if self.is_sealed() {
+                self.refusal()
+            } else {
+                Failure::request("moat is open already")
+            });
         }
         let needed = usize::from(share.needed());
         let given = {
@@ -150,7 +160,6 @@ impl Safe {
                 .collect(),
         }
     }
-
 }
 
 /// A wrong key is the caller's; a damaged file is not.

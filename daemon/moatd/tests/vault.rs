@@ -40,7 +40,10 @@ fn a_daemon_without_a_key_is_sealed_until_people_open_it() {
     assert_eq!((seal(&site).made, seal(&site).sealed), (false, true));
     refused(&site.call(Request::Scan), Fault::Sealed);
     refused(&site.call(Request::Runs), Fault::Sealed);
-    refused(&site.call(Request::VaultInit { with: NewSlot::Passphrase(passphrase("short")) }), Fault::Request);
+    refused(
+        &site.call(Request::VaultInit { with: NewSlot::Passphrase(passphrase("short")) }),
+        Fault::Request,
+    );
     let init = Request::VaultInit { with: NewSlot::Passphrase(passphrase("correct horse battery")) };
     assert_eq!(site.call(init.clone()), Reply::Shares(Vec::new()));
     refused(&site.call(init), Fault::Request);
@@ -162,13 +165,17 @@ fn nothing_that_the_company_wrote_stands_in_any_file() {
     };
     for index in 0..100 {
         let mut text = || format!("{}The mark is {}.\n", prose(&mut Random(index), 9), take());
-        let table: String = (0..30).map(|row| format!("{row},{}\n", text().replace(['\n', ','], " "))).collect();
+        let table: String =
+            (0..30).map(|row| format!("{row},{}\n", text().replace(['\n', ','], " "))).collect();
         let json = |text: String| serde_json::json!({ "text": text }).to_string();
         site.write(&format!("plain/{index}.txt"), &text());
         site.write(&format!("notes/{index}.md"), &format!("# Title {index}\n\n{}", text()));
         site.write(&format!("web/{index}.html"), &format!("<html><body><p>{}</p></body></html>", text()));
         site.write(&format!("lines/{index}.jsonl"), &format!("{}\n{{torn\n{}\n", json(text()), json(text())));
-        site.write(&format!("code/{index}.py"), &format!("def run():\n    \"\"\"{}\"\"\"\n    return 1\n", text()));
+        site.write(
+            &format!("code/{index}.py"),
+            &format!("def run():\n    \"\"\"{}\"\"\"\n    return 1\n", text()),
+        );
         site.write(&format!("short/{index}.txt"), &format!("Dropped: {}.\n", take()));
         site.write(&format!("named/{}/{}.txt", take(), take()), &prose(&mut Random(5000 + index), 9));
         site.write(&format!("table/{index}.csv"), &format!("number,text\n{table}"));
@@ -211,7 +218,8 @@ fn nothing_that_the_company_wrote_stands_in_any_file() {
 
     fn memchr_any(content: &[u8]) -> Option<String> {
         let begins = content.windows(4).enumerate().filter(|(_, part)| *part == b"mark");
-        let all = begins.map(|(at, _)| String::from_utf8_lossy(&content[at..content.len().min(at + 20)]).into_owned());
+        let all = begins
+            .map(|(at, _)| String::from_utf8_lossy(&content[at..content.len().min(at + 20)]).into_owned());
         let known: std::collections::BTreeSet<String> = (0..2000).map(mark).collect();
         let prompt = "prompt-that-nobody-may-see";
         let asked = content.windows(prompt.len()).any(|part| part == prompt.as_bytes());

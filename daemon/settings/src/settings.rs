@@ -210,6 +210,11 @@ impl Settings {
         }
     }
 
+    /// The policy of system calls and files; the built-in one where none is named.
+    pub fn sandbox(&self) -> Option<&Path> {
+        Some(self.boundary.sandbox.as_path()).filter(|file| !file.as_os_str().is_empty())
+    }
+
     /// True where a base may be imported from the folder.
     pub fn may_import(&self, folder: &Path) -> bool {
         self.boundary.imports.iter().any(|allowed| lies_in(folder, allowed))

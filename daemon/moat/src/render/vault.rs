@@ -12,7 +12,10 @@ pub(super) fn line(view: &View, seal: &Seal) -> String {
         (false, _) => view.paint(Tone::Bad, "no vault yet: `moat vault init` makes one"),
         (true, true) if seal.shares_given > 0 => {
             let given = counted(seal.shares_given, "share");
-            view.paint(Tone::Bad, &format!("sealed, {given} given: `moat vault unseal --share` gives the next"))
+            view.paint(
+                Tone::Bad,
+                &format!("sealed, {given} given: `moat vault unseal --share` gives the next"),
+            )
         }
         (true, true) => view.paint(Tone::Bad, "sealed: `moat vault unseal` opens it"),
         (true, false) => {
@@ -47,9 +50,16 @@ pub(super) fn shares(view: &View, shares: &[Secret]) -> String {
     let mut page = String::new();
     for (number, share) in shares.iter().enumerate() {
         // Writing to a String cannot fail.
-        let _ = writeln!(page, "{} {}\n", view.paint(Tone::Strong, &format!("share {}", number + 1)), clean(&share.0));
+        let _ = writeln!(
+            page,
+            "{} {}\n",
+            view.paint(Tone::Strong, &format!("share {}", number + 1)),
+            clean(&share.0)
+        );
     }
-    page.push_str("They are shown this once. Give each to another person, on paper; nobody can print them again.\n");
+    page.push_str(
+        "They are shown this once. Give each to another person, on paper; nobody can print them again.\n",
+    );
     page
 }
 
@@ -60,7 +70,8 @@ pub(super) fn ledger(view: &View, page: &LedgerPage) -> String {
         .iter()
         .map(|entry| {
             let facts = entry.on.iter().chain(&entry.detail);
-            let facts: Vec<_> = facts.map(|(key, value)| format!("{}={}", clean(key), clean(value))).collect();
+            let facts: Vec<_> =
+                facts.map(|(key, value)| format!("{}={}", clean(key), clean(value))).collect();
             let tone = match entry.phase.as_str() {
                 "failed" | "refused" => Tone::Bad,
                 _ => Tone::Plain,

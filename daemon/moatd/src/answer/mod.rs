@@ -27,7 +27,8 @@ pub(crate) async fn answer(
     request: Request,
     stream: &mut UnixStream,
 ) -> Result<Reply, Failure> {
-    let opens = matches!(request, Request::VaultInit { .. } | Request::VaultUnseal { .. } | Request::VaultSeal);
+    let opens =
+        matches!(request, Request::VaultInit { .. } | Request::VaultUnseal { .. } | Request::VaultSeal);
     let open = matches!(request, Request::Status | Request::Ledger { .. } | Request::Shutdown);
     if !opens && !open {
         daemon.safe().vault()?;
