@@ -55,6 +55,8 @@ impl Site {
     fn job(&self, tuned: &str, sequence_length: usize) -> EvaluateJob {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         EvaluateJob {
+            run: "run".to_owned(),
+            key: None,
             base: text(self.path("base")),
             tuned: text(self.path(tuned)),
             sequence_length,

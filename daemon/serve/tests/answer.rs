@@ -56,6 +56,8 @@ impl Site {
 
     fn job(&self, prompt: &str, temperature: f64, max_tokens: usize) -> AskJob {
         AskJob {
+            run: "run".to_owned(),
+            key: None,
             base: self.path("base").to_str().unwrap().to_owned(),
             tuned: Some(self.path("adapter").to_str().unwrap().to_owned()),
             prompt: prompt.to_owned(),

@@ -54,6 +54,8 @@ async fn merge(daemon: &Daemon, run: &RunRow, base: &ImportedBase) -> Result<Pat
         return Err(Failure::internal(format!("{} cannot be cleared: {error}", output.display())));
     }
     let job = ToEngine::Export(ExportJob {
+        run: run.name.clone(),
+        key: runs::key(daemon, run)?,
         base: daemon.state.base(&base.name).display().to_string(),
         adapter: runs::weights(daemon, run).display().to_string(),
         output: output.display().to_string(),

@@ -37,6 +37,7 @@ impl Place {
     pub(crate) fn job(&self, run: &str, recipe: &Recipe) -> TrainJob {
         TrainJob {
             run: run.to_owned(),
+            key: None,
             base: self.path("base").to_str().unwrap().to_owned(),
             output: self.path(run).to_str().unwrap().to_owned(),
             recipe: recipe.clone(),
