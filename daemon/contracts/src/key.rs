@@ -49,6 +49,34 @@ impl<'de> Deserialize<'de> for RunKey {
     }
 }
 
+/// A folder within a run's folder, named by its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunPart {
+    /// What an interrupted training goes on from.
+    Checkpoint,
+    /// The adapter that was trained, in PEFT's format.
+    Adapter,
+    /// The model that was trained in full, in Hugging Face's layout.
+    Model,
+}
+
+impl RunPart {
+    /// The folder's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Adapter => "adapter",
+            Self::Model => "model",
+        }
+    }
+
+    /// What its files are sealed for: `RUN/PART`, followed by `/NAME` for each of them.
+    #[must_use]
+    pub fn object(self, run: &str) -> String {
+        format!("{run}/{}", self.word())
+    }
+}
+
 struct Digits;
 
 impl Visitor<'_> for Digits {

@@ -26,7 +26,7 @@ pub use job::{
     AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, TokenLogprob, TrainJob,
     TrainOutcome,
 };
-pub use key::RunKey;
+pub use key::{RunKey, RunPart};
 pub use recipe::{
     EvaluateRecipe, LoraRecipe, Method, OptimizerRecipe, Recipe, RecipeFault, SelectionRecipe, SplitRecipe,
     TrainRecipe,
