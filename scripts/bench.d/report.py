@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 
-UNITS = {"mb_per_s": "MB/s of one core", "tokens_per_s": "tokens/s", "peak_mib": "MiB"}
+UNITS = {"mb_per_s": "MB/s of one core", "gb_per_s": "GB/s of one core", "tokens_per_s": "tokens/s", "peak_mib": "MiB"}
 
 NAMES = {"quality": "Gopher quality rules", "repetition": "Gopher repetition rules", "line": "FineWeb line rules",
          "minhash": "MinHash 14x8", "all": "all of curation"}

@@ -45,6 +45,8 @@ impl Catalog {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
+        // A sort too large for the cache would else spill texts into a file under /var/tmp.
+        connection.pragma_update(None, "temp_store", "memory")?;
         connection.pragma_update(None, "cache_size", -32 * 1024)?;
         connection.set_prepared_statement_cache_capacity(64);
         schema::migrate(&connection)?;

@@ -45,7 +45,7 @@ fn narrowed(call: &str) -> Vec<Value> {
 /// The filters of a program, in the order in which they are to be applied.
 pub(crate) fn filter(
     policy: &Policy,
-    program: Program,
+    program: Program<'_>,
     architecture: &str,
 ) -> Result<[BpfProgram; 2], String> {
     let target = TargetArch::try_from(architecture).map_err(|error| error.to_string())?;
@@ -75,7 +75,7 @@ pub(crate) fn filter(
 }
 
 /// Confines the whole process to a program's calls.
-pub(crate) fn confine(policy: &Policy, program: Program) -> Result<(), String> {
+pub(crate) fn confine(policy: &Policy, program: Program<'_>) -> Result<(), String> {
     for filter in filter(policy, program, std::env::consts::ARCH)? {
         apply_filter_all_threads(&filter).map_err(|error| error.to_string())?;
     }

@@ -44,7 +44,7 @@ pub(crate) struct Granted {
 }
 
 /// Confines the calling thread, and all that it starts, to a program's files.
-pub(crate) fn confine(policy: &Policy, program: Program, paths: &Paths) -> Result<Granted, String> {
+pub(crate) fn confine(policy: &Policy, program: Program<'_>, paths: &Paths) -> Result<Granted, String> {
     let made = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))
         .and_then(|rules| rules.handle_access(AccessNet::from_all(KNOWN)))

@@ -30,12 +30,16 @@ pub enum Files<'a> {
 
 /// Gives up all that the machine lets a process give up. To be called before there is a second thread and before any data
 /// is touched: namespaces and Landlock hold for the calling thread and those that it starts.
-pub fn confine(program: Program, policy: &Policy, files: Files<'_>) -> Protections {
+pub fn confine(program: Program<'_>, policy: &Policy, files: Files<'_>) -> Protections {
     let mut had = Protections::default();
     had.note(Protection::Dumps, process::no_dumps());
     had.note(Protection::Tracing, process::not_traceable());
     had.note(Protection::Privileges, process::no_new_privileges());
-    had.note(Protection::Network, process::no_network());
+    let emptied = match program {
+        Program::Engine { network } => network,
+        Program::Moatd { .. } => None,
+    };
+    had.note(Protection::Network, process::no_network(emptied));
     had.note(Protection::Capabilities, process::no_capabilities());
     if let Files::Known(paths) = files {
         confine_files(program, policy, paths, &mut had);
@@ -44,8 +48,14 @@ pub fn confine(program: Program, policy: &Policy, files: Files<'_>) -> Protectio
     had
 }
 
+/// The name of the network namespace that this process is in, for a program that it starts.
+pub fn network() -> Option<String> {
+    let name = std::fs::read_link("/proc/self/ns/net").ok()?;
+    Some(name.to_string_lossy().into_owned())
+}
+
 /// Gives up all files but these and those of the program. To be called before there is a second thread.
-pub fn confine_files(program: Program, policy: &Policy, paths: &Paths, had: &mut Protections) {
+pub fn confine_files(program: Program<'_>, policy: &Policy, paths: &Paths, had: &mut Protections) {
     let each = [
         (Protection::Landlock, 1, "5.13"),
         (Protection::LandlockTcp, 4, "6.7"),

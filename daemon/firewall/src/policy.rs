@@ -8,7 +8,7 @@ const BUILT_IN: &str = include_str!("../../../config/sandbox.toml");
 
 /// A program that confines itself, in the way that it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub enum Program<'a> {
     /// `moatd`.
     Moatd {
         /// It starts its engines itself, so its own limits must leave room for theirs.
@@ -17,7 +17,10 @@ pub enum Program {
         under_systemd: bool,
     },
     /// `moat-engine`.
-    Engine,
+    Engine {
+        /// The network namespace that whoever started it found empty, as [`crate::network`] names it.
+        network: Option<&'a str>,
+    },
 }
 
 /// What becomes of a system call that is not listed.
@@ -93,15 +96,15 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// The policy of a file, or the built-in one where the path is empty.
+    /// The policy of a file, or the built-in one where none is named.
     ///
     /// # Errors
     /// [`PolicyError`] where the file cannot be read, is no policy, or names a call that there is not.
-    pub fn load(file: &Path) -> Result<Self, PolicyError> {
-        if file.as_os_str().is_empty() {
+    pub fn load(file: Option<&Path>) -> Result<Self, PolicyError> {
+        let Some(file) = file else {
             return Self::parse(BUILT_IN)
                 .map_err(|message| PolicyError::Faulty { file: "config/sandbox.toml".into(), message });
-        }
+        };
         let read = std::fs::read_to_string(file);
         let text = read.map_err(|error| PolicyError::Read { file: file.to_owned(), error })?;
         Self::parse(&text).map_err(|message| PolicyError::Faulty { file: file.to_owned(), message })
@@ -114,12 +117,20 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, String> {
         let policy: Written = toml::from_str(text).map_err(|error| error.to_string())?;
         let policy = Self(policy);
+        policy.compiles(std::env::consts::ARCH)?;
+        Ok(policy)
+    }
+
+    /// Whether filters can be made of it for an architecture.
+    ///
+    /// # Errors
+    /// What is wrong with it there, such as the name of a call that there is not.
+    pub fn compiles(&self, architecture: &str) -> Result<(), String> {
         for starts_engines in [false, true] {
             let moatd = Program::Moatd { starts_engines, under_systemd: !starts_engines };
-            crate::calls::filter(&policy, moatd, std::env::consts::ARCH)?;
+            crate::calls::filter(self, moatd, architecture)?;
         }
-        crate::calls::filter(&policy, Program::Engine, std::env::consts::ARCH)?;
-        Ok(policy)
+        crate::calls::filter(self, Program::Engine { network: None }, architecture).map(drop)
     }
 
     /// What becomes of calls that are not listed.
@@ -132,7 +143,7 @@ impl Policy {
     }
 
     /// The sections that hold for a program.
-    pub(crate) fn sections(&self, program: Program) -> Vec<&Section> {
+    pub(crate) fn sections(&self, program: Program<'_>) -> Vec<&Section> {
         let policy = &self.0;
         match program {
             Program::Moatd { starts_engines, under_systemd } => {
@@ -145,12 +156,12 @@ impl Policy {
                 }
                 sections
             }
-            Program::Engine => vec![&policy.common, &policy.moat_engine],
+            Program::Engine { .. } => vec![&policy.common, &policy.moat_engine],
         }
     }
 
     /// The names of the calls that a program may make on an architecture.
-    pub fn calls(&self, program: Program, architecture: &str) -> BTreeSet<&str> {
+    pub fn calls(&self, program: Program<'_>, architecture: &str) -> BTreeSet<&str> {
         let mut calls = BTreeSet::new();
         for section in self.sections(program) {
             let own = match architecture {

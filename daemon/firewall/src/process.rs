@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getegid, geteuid, set_dumpable_behavior, setrlimit,
+    DumpableBehavior, Resource, Rlimit, getegid, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, UnshareFlags, capabilities, capability_is_in_bounding_set,
@@ -14,7 +15,12 @@ use rustix::thread::{
 
 /// No core dump, whatever the process dies of.
 pub(crate) fn no_dumps() -> Result<(), String> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(said)
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    match setrlimit(Resource::Core, none) {
+        // Whoever started the process may have done it, and forbidden the call.
+        Err(_) if getrlimit(Resource::Core) == none => Ok(()),
+        set => set.map_err(said),
+    }
 }
 
 /// No process of the same user may read this one's memory.
@@ -47,17 +53,19 @@ pub(crate) fn no_capabilities() -> Result<(), String> {
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, none).map_err(said)?;
-    match capabilities(None).map_err(said)? {
-        left if left == none => Ok(()),
-        left => Err(format!("{:?} is left", left.effective | left.permitted | left.inheritable)),
+    if capabilities(None).map_err(said)? == none {
+        return Ok(());
     }
+    set_capabilities(None, none).map_err(said)
 }
 
-/// Leaves for an empty network namespace, in which not even the loopback is up: with the right to do so, else inside
+/// Leaves, unless this process is already in the namespace that was emptied before it started, for an empty network namespace, in which not even the loopback is up: with the right to do so, else inside
 /// a user namespace of its own that knows the same user and group, so that files keep their owners. Where neither is
-/// granted, being in a network without an address but the loopback's is as good.
-pub(crate) fn no_network() -> Result<(), String> {
+/// granted, being in a network without an address but the loopback's is as good, or being refused its sockets.
+pub(crate) fn no_network(emptied: Option<&str>) -> Result<(), String> {
+    if emptied.is_some() && emptied == crate::network().as_deref() {
+        return Ok(());
+    }
     if unshare(UnshareFlags::NEWNET).is_ok() {
         return Ok(());
     }
@@ -78,7 +86,7 @@ pub(crate) fn no_network() -> Result<(), String> {
         (Ok(()), Err(error)) => Err(format!(
             "a user namespace was granted but not its ids, so files may not be writable: {error}"
         )),
-        (Err(_), _) if only_loopback().is_ok_and(|only| only) => Ok(()),
+        (Err(_), _) if only_loopback().is_ok_and(|only| only) || no_sockets() => Ok(()),
         (Err(error), _) => Err(format!("no network namespace is granted: {error}")),
     }
 }
@@ -95,6 +103,12 @@ fn only_loopback() -> io::Result<bool> {
     let six = there("/proc/self/net/if_inet6")?;
     Ok(leaves.all(|address| address.starts_with("127."))
         && six.lines().all(|line| line.split_whitespace().next_back() == Some("lo")))
+}
+
+/// True where no socket of the internet's is given.
+fn no_sockets() -> bool {
+    let refused = |family| rustix::net::socket(family, SocketType::DGRAM, None).is_err();
+    refused(AddressFamily::INET) && refused(AddressFamily::INET6)
 }
 
 fn unshare(flags: UnshareFlags) -> Result<(), Errno> {

@@ -1,7 +1,7 @@
 //! The files of checkpoints: the history, the newest, and the witness's; read in a stream, written by appending.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Take, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,9 @@ pub(crate) enum Item {
     Torn(u64),
 }
 
-/// Checkpoints of a file, in order; a file that is missing has none.
+/// Checkpoints of a file as it was when it was opened, in order; a file that is missing has none.
 pub(crate) struct Notes {
-    reader: Option<BufReader<File>>,
+    reader: Option<BufReader<Take<File>>>,
     path: PathBuf,
     offset: u64,
     held: Option<(u64, Vec<u8>)>,
@@ -37,7 +37,10 @@ pub(crate) struct Notes {
 impl Notes {
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
         let reader = match File::open(path) {
-            Ok(file) => Some(BufReader::new(file)),
+            Ok(file) => {
+                let length = file.metadata().map_err(LedgerError::io("read", path))?.len();
+                Some(BufReader::new(file.take(length)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(LedgerError::io("open", path)(error)),
         };
@@ -160,11 +163,10 @@ impl Signer {
         let checkpoint = Checkpoint::sign(key, size, root);
         let path = self.folder.join(HISTORY);
         let bytes = checkpoint.note.as_bytes();
-        let written = self.history.write_all_at(bytes, self.length).and_then(|()| self.history.sync_data());
-        if let Err(error) = written {
-            self.history.set_len(self.length).map_err(LedgerError::io("cut", &path))?;
-            return Err(LedgerError::io("write", &path)(error));
-        }
+        // Cuts what an earlier try may have left of itself on a full disk.
+        let cut = self.history.set_len(self.length);
+        let written = cut.and_then(|()| self.history.write_all_at(bytes, self.length));
+        written.and_then(|()| self.history.sync_data()).map_err(LedgerError::io("write", &path))?;
         self.length += bytes.len() as u64;
         self.last = Some(checkpoint.clone());
         self.stale = true;

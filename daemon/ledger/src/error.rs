@@ -37,6 +37,9 @@ pub enum LedgerError {
     /// There is no signing key, since the daemon is sealed.
     #[error("the ledger has no signing key while the daemon is sealed: unseal it to sign a checkpoint")]
     Sealed,
+    /// A receipt does not convince.
+    #[error("the receipt is not valid: {0}")]
+    Receipt(&'static str),
     /// Nothing was ever signed, so there is no checkpoint to copy.
     #[error("the ledger has no checkpoint yet: sign one first")]
     NoCheckpoint,

@@ -17,6 +17,7 @@ mod log;
 mod merkle;
 mod note;
 mod read;
+mod receipt;
 mod verify;
 mod walk;
 
@@ -26,4 +27,5 @@ pub use log::{Ledger, Options, Repairs};
 pub use merkle::{Hash, empty_root, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 pub use note::{Checkpoint, ORIGIN, PublicKey};
 pub use read::{Filter, Page, Reader};
+pub use receipt::verify_receipt;
 pub use verify::{Finding, Place, Report, verify};

@@ -52,8 +52,11 @@ pub(crate) fn decode(line: &[u8]) -> Option<Line<'_>> {
         b'.' => false,
         _ => return None,
     };
+    if head[HEAD - 1] != b' ' {
+        return None;
+    }
     let leaf = leaf_hash(json);
-    if head[HEAD - 1] != b' ' || head[1..HEAD - 1] != *hex(&leaf[..8]).as_bytes() {
+    if head[1..HEAD - 1] != *hex(&leaf[..8]).as_bytes() {
         return None;
     }
     Some(Line { first_of_write, json, leaf, index: number_after(json, b"{\"index\":")? })

@@ -39,16 +39,8 @@ impl PublicKey {
         Self(key)
     }
 
-    /// The first four bytes of `SHA-256(name || 0x0A || 0x01 || key)`.
     fn id(&self) -> [u8; 4] {
-        let mut context = Context::new(&SHA256);
-        for part in [ORIGIN.as_bytes(), &[b'\n', ED25519_KIND], &self.0] {
-            context.update(part);
-        }
-        let hash = context.finish();
-        let mut id = [0; 4];
-        id.copy_from_slice(&hash.as_ref()[..4]);
-        id
+        key_id(ORIGIN, &self.0)
     }
 
     /// The key as a signed note's verifiers take it: `name+hash+key`.
@@ -111,6 +103,18 @@ fn signature(line: &str) -> Option<([u8; 4], Vec<u8>)> {
     Some((*id, signature.to_vec()))
 }
 
+/// The first four bytes of `SHA-256(name || 0x0A || 0x01 || key)`.
+fn key_id(name: &str, key: &[u8; 32]) -> [u8; 4] {
+    let mut context = Context::new(&SHA256);
+    for part in [name.as_bytes(), &[b'\n', ED25519_KIND], key] {
+        context.update(part);
+    }
+    let hash = context.finish();
+    let mut id = [0; 4];
+    id.copy_from_slice(&hash.as_ref()[..4]);
+    id
+}
+
 fn body(size: u64, root: &Hash) -> String {
     format!("{ORIGIN}\n{size}\n{}\n", base64(root))
 }
@@ -155,5 +159,38 @@ impl Checkpoint {
     #[must_use]
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         self.check(key) == Signature::Good
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// The example of Go's `note` package, which the format comes from.
+    #[test]
+    fn a_note_signed_elsewhere_verifies() {
+        let key = from_base64("ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").unwrap();
+        let text = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
+        let signed =
+            "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
+        let signed = from_base64(signed).unwrap();
+        let public: [u8; 32] = key[1..].try_into().unwrap();
+        assert_eq!(hex(&key_id("PeterNeumann", &public)), "c74f20a3");
+        assert_eq!(key_id("PeterNeumann", &public), signed[..4]);
+        UnparsedPublicKey::new(&ED25519, public).verify(text.as_bytes(), &signed[4..]).unwrap();
+    }
+
+    #[test]
+    fn a_public_key_reads_back_and_nothing_else_does() {
+        let key = PublicKey::of_seed(&[5; 32]).unwrap();
+        let text = key.to_text();
+        assert_eq!(PublicKey::from_text(&text).unwrap(), key);
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            assert!(PublicKey::from_text(&String::from_utf8(bytes).unwrap()).is_err(), "byte {at}");
+        }
     }
 }

@@ -189,7 +189,7 @@ impl Report {
 ///
 /// Entries, stored hashes and every checkpoint are held against each other; with a `witness` file also against what was
 /// copied there, which alone shows that a whole older folder was put back or that history was signed anew with the
-/// same key.
+/// same key. The folder may be that of a running daemon: what it adds meanwhile is left for the next time.
 ///
 /// # Errors
 /// [`LedgerError`] where a file cannot be read at all; what is wrong inside the files is in the report.

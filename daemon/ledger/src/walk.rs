@@ -40,20 +40,20 @@ pub(crate) fn walk(
     witness: Option<&Path>,
     fill: &mut dyn FnMut(u64, &Hash) -> Result<(), LedgerError>,
 ) -> Result<Walked, LedgerError> {
-    let mut trails = vec![
-        Trail::open(Place::History, &folder.join(HISTORY), key)?,
-        Trail::open(Place::Current, &folder.join(CURRENT), key)?,
-    ];
+    // In this order, and before the entries: a ledger that is being written meanwhile is then never ahead of itself.
+    let current = Trail::open(Place::Current, &folder.join(CURRENT), key)?;
+    let mut trails = vec![Trail::open(Place::History, &folder.join(HISTORY), key)?, current];
     if let Some(witness) = witness {
         // A witness that is not there cannot vouch for anything: say so rather than verify less.
         File::open(witness).map_err(LedgerError::io("open", witness))?;
         trails.push(Trail::open(Place::Witness, witness, key)?);
     }
+    let stored = Stored::open(folder)?;
     let segments = lines::segments(folder)?;
     let mut pass = Pass {
         report: Report::default(),
         frontier: Frontier::default(),
-        stored: Stored::open(folder)?,
+        stored,
         trails,
         unknown: false,
         fill,
@@ -235,8 +235,12 @@ fn torn(segment: &Segment, offset: u64) -> Result<Option<Torn>, LedgerError> {
     let rest = read().map_err(io)?;
     let bytes = rest.len() as u64;
     let lost = !ends(&rest) || rest.starts_with(&[0]) || rest.windows(2).any(|pair| pair == [0, 0]);
-    let mut after = rest.split_inclusive(|&byte| byte == b'\n').skip(1).filter_map(lines::decode);
-    let alone = !after.any(|line| line.first_of_write);
+    // A later write may begin anywhere, since the end of the line before it may be among what is missing.
+    let later = |at: usize| {
+        let end = memchr::memchr(b'\n', &rest[at..]).map_or(rest.len(), |end| at + end + 1);
+        lines::decode(&rest[at..end]).is_some_and(|line| line.first_of_write)
+    };
+    let alone = !memchr::memchr_iter(b'+', &rest).skip_while(|&at| at == 0).any(later);
     Ok((lost && alone && bytes <= LARGEST_WRITE).then_some(Torn { offset, bytes }))
 }
 

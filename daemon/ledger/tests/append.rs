@@ -14,9 +14,8 @@ use std::sync::Arc;
 use std::thread;
 
 use moat_ledger::{
-    Act, Filter, Ledger, LedgerError, Options, Phase, PublicKey, Reader, Repairs, Who, verify,
+    Act, Filter, Ledger, LedgerError, Options, Phase, PublicKey, Reader, Repairs, Who, verify, verify_receipt,
 };
-use proptest::prelude::*;
 
 const SEED: [u8; 32] = [7; 32];
 const FOLDER: &str = "MOAT_LEDGER_TEST_FOLDER";
@@ -155,7 +154,7 @@ fn sealed_entries_are_covered_by_the_next_checkpoint() {
 
 /// Appends until the disk is full, frees the ballast, and appends again; all that was acknowledged must be there.
 fn fill_the_disk(folder: &Path, free: impl FnOnce()) {
-    let ledger = Ledger::open(&folder.join("ledger"), None).unwrap();
+    let ledger = Ledger::open(&folder.join("ledger"), Some(&SEED)).unwrap();
     let mut kept = 0;
     let error = loop {
         match ledger.append(&act(kept)) {
@@ -177,11 +176,13 @@ fn fill_the_disk(folder: &Path, free: impl FnOnce()) {
         kept,
         "no half of an entry is left"
     );
+    // Whether a checkpoint still finds room or not, neither may harm what is there.
+    let signed = ledger.checkpoint();
+    assert!(signed.is_ok() || matches!(signed, Err(LedgerError::Io { .. })));
     free();
     assert_eq!(ledger.append(&act(kept)).unwrap(), kept, "the log can be appended to again");
-    assert_eq!(ledger.prove(3, kept + 1).unwrap().len(), ledger.prove(3, kept + 1).unwrap().len());
-    ledger.unseal(&SEED).unwrap();
     ledger.checkpoint().unwrap();
+    verify_receipt(&ledger.receipt(kept).unwrap(), &PublicKey::of_seed(&SEED).unwrap()).unwrap();
     let root = ledger.root();
     drop(ledger);
     assert_eq!(sound(&folder.join("ledger")), kept + 1);
@@ -322,51 +323,6 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
     }
     drop(ledger);
     sound(folder.path());
-}
-
-/// What a power cut can leave of the last write: any of its sectors lost, with or without the file's new length.
-fn lose_sectors(before: &[u8], after: &[u8], lost: u64, length: usize) -> Vec<u8> {
-    let mut left = after[..length].to_vec();
-    for (number, sector) in left.chunks_mut(512).enumerate() {
-        if lost >> (number % 64) & 1 == 1 {
-            for (at, byte) in sector.iter_mut().enumerate() {
-                *byte = before.get(number * 512 + at).copied().unwrap_or(0);
-            }
-        }
-    }
-    left
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_power_cut_in_the_last_write_leaves_all_before_it(
-        kept in 1u64..12, lost: u64, at: prop::sample::Index, with_hashes: bool, wide in 0usize..400
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
-        (0..kept).for_each(|number| assert_eq!(ledger.append(&act(number)).unwrap(), number));
-        let root = ledger.root();
-        let (lines, hashes) = (folder.path().join("entries").join(format!("{:020}.log", 0)), folder.path().join("hashes"));
-        let (before, stored) = (fs::read(&lines).unwrap(), fs::read(&hashes).unwrap());
-        ledger.append(&act(kept).detail("wide", "x".repeat(wide))).unwrap();
-        drop(ledger);
-        let after = fs::read(&lines).unwrap();
-        let length = before.len() + at.index(after.len() - before.len() + 1);
-        let left = lose_sectors(&before, &after, lost, length);
-        fs::write(&lines, &left).unwrap();
-        // The write was not acknowledged, so its hashes were never written; of older ones any may be lost too.
-        let stored = if with_hashes { stored } else { stored[..at.index(stored.len())].to_vec() };
-        fs::write(&hashes, &stored).unwrap();
-        let report = verify(folder.path(), &PublicKey::of_seed(&SEED).unwrap(), None).unwrap();
-        prop_assert!(report.is_sound(), "{:?}", report);
-        let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
-        let whole = left == after;
-        prop_assert_eq!(ledger.size(), kept + u64::from(whole));
-        prop_assert_eq!(ledger.root_at(kept).unwrap(), root);
-        prop_assert_eq!(ledger.append(&act(99)).unwrap(), kept + u64::from(whole));
-    }
 }
 
 #[test]

@@ -12,6 +12,11 @@ use moat_ledger::{
 const SEED: [u8; 32] = [7; 32];
 const OTHER: [u8; 32] = [8; 32];
 
+/// A folder in memory: these tests lose and change bytes themselves, and need no disk to sync to.
+fn memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn key() -> PublicKey {
     PublicKey::of_seed(&SEED).unwrap()
 }
@@ -65,7 +70,7 @@ fn segment(folder: &Path) -> PathBuf {
 
 #[test]
 fn a_ledger_that_nobody_touched_is_sound() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     let last = fill(folder.path(), &SEED, 0..10);
     let report = report(folder.path());
     assert_eq!(report.findings, []);
@@ -84,7 +89,7 @@ fn flip(path: &Path, at: usize, bit: u32) {
 
 #[test]
 fn every_flipped_bit_is_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     fill(folder.path(), &SEED, 0..7);
     let lines = fs::read(segment(folder.path())).unwrap();
     let (mut bits, mut refused) = (0, 0);
@@ -131,7 +136,7 @@ fn every_flipped_bit_is_found() {
 
 #[test]
 fn every_flipped_bit_is_found_without_hashes_and_checkpoints() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     let ledger = Ledger::open(folder.path(), None).unwrap();
     (0..3).for_each(|number| assert_eq!(ledger.append(&act(number)).unwrap(), number));
     drop(ledger);
@@ -151,7 +156,7 @@ fn every_flipped_bit_is_found_without_hashes_and_checkpoints() {
 
 #[test]
 fn every_cut_tail_is_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     fill(folder.path(), &SEED, 0..7);
     for file in files(folder.path()) {
         let path = folder.path().join(&file);
@@ -188,7 +193,7 @@ fn every_cut_tail_is_found() {
 
 #[test]
 fn an_older_copy_put_back_is_found_by_the_witness() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     let (log, old, witness) =
         (folder.path().join("log"), folder.path().join("old"), folder.path().join("witness"));
     fill(&log, &SEED, 0..5);
@@ -231,7 +236,7 @@ fn rewrite(folder: &Path, to: &Path, seed: &[u8; 32], target: u64) {
 
 #[test]
 fn a_history_signed_anew_is_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     let (log, witness) = (folder.path().join("log"), folder.path().join("witness"));
     fill(&log, &SEED, 0..6);
     Ledger::open(&log, None).unwrap().copy_checkpoint(&witness).unwrap();
@@ -270,7 +275,7 @@ fn forge_line(folder: &Path, from: &str, to: &str) {
 
 #[test]
 fn a_line_forged_with_its_checksum_is_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     fill(folder.path(), &SEED, 0..9);
     forge_line(folder.path(), "{\"run\":\"4\"}", "{\"run\":\"5\"}");
     let found = report(folder.path()).findings;
@@ -292,7 +297,7 @@ fn removed_doubled_and_swapped_lines_are_found() {
         |lines| lines.truncate(lines.len() - 2),
     ];
     for change in changes {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = memory();
         fill(folder.path(), &SEED, 0..9);
         let path = segment(folder.path());
         let text = fs::read_to_string(&path).unwrap();
@@ -308,7 +313,7 @@ fn removed_doubled_and_swapped_lines_are_found() {
 
 #[test]
 fn cut_and_reordered_checkpoints_are_found() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory();
     fill(folder.path(), &SEED, 0..9);
     let path = folder.path().join("checkpoints");
     let text = fs::read_to_string(&path).unwrap();

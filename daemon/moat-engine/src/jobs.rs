@@ -6,16 +6,19 @@ use moat_evaluate::Measured;
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_train::{Ended, Intake, TrainError};
 
+use crate::boundary::Boundary;
 use crate::link::Link;
-use crate::protection::Protection;
 
 /// Examples between two reports of their reading.
 const REPORT_EVERY: u64 = 1000;
 
-/// Takes the job from `moatd`, does it, and returns what is to be said last.
-pub(crate) fn run(link: &mut Link, protection: &Protection, threads: usize) -> FromEngine {
-    let job = link.receive();
-    preparing(link, format!("protection: {}", protection.words()));
+/// Does the job, and returns what is to be said last.
+pub(crate) fn run(link: &mut Link, job: ToEngine, boundary: &Boundary, threads: usize) -> FromEngine {
+    preparing(link, format!("protection: {}", boundary.words()));
+    let _canary = match moat_firewall::canary::watch(boundary.ways(), boundary.canary(), link.canary()) {
+        Ok(watch) => watch,
+        Err(error) => return failed(format!("the canary cannot be started: {error}")),
+    };
     let asked = match &job {
         ToEngine::Train(job) => job.threads,
         ToEngine::Evaluate(job) => job.threads,

@@ -2,11 +2,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use moat_contracts::Attempt;
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_protocol::{FrameError, Hello, read_blocking, write_blocking};
 
@@ -19,54 +20,76 @@ const WAITING: usize = 64;
 /// How long `moatd` may take to close its side after the last message.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// The connection to `moatd`, read by a thread of its own, so that a stop or an end is seen at once whatever the job
-/// is doing.
+/// Takes a socket that was open when the engine started.
+pub(crate) fn inherited(fd: i32) -> io::Result<UnixStream> {
+    let socket = if fd == 0 {
+        // Standard input belongs to the standard library; a copy of it is ours.
+        io::stdin().as_fd().try_clone_to_owned()?
+    } else {
+        #[allow(unsafe_code)]
+        // SAFETY: only asks the system what the number is; a number that is not open is told as an error.
+        let borrowed = (fd > 2).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
+        let borrowed = borrowed.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        rustix::net::getsockname(borrowed)?;
+        #[allow(unsafe_code)]
+        // SAFETY: the socket was opened by whoever started this process and handed over by its number.
+        unsafe {
+            OwnedFd::from_raw_fd(fd)
+        }
+    };
+    rustix::net::getsockname(&socket)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Connects to a socket in the file system.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path)
+}
+
+/// The connection to `moatd`, read by a thread of its own once the job is known, so that a stop or an end is seen at once
+/// whatever the job is doing.
 #[derive(Debug)]
 pub(crate) struct Link {
-    stream: UnixStream,
+    stream: Arc<Mutex<UnixStream>>,
+    /// Until the thread has it.
+    reader: Option<(UnixStream, SyncSender<ToEngine>)>,
     inbox: Receiver<ToEngine>,
     stop: Arc<AtomicBool>,
     finished: Arc<AtomicBool>,
 }
 
 impl Link {
-    /// Speaks on a socket that was open when the engine started.
-    pub(crate) fn inherited(fd: i32) -> Result<Self, FrameError> {
-        let socket = if fd == 0 {
-            // Standard input belongs to the standard library; a copy of it is ours.
-            io::stdin().as_fd().try_clone_to_owned()?
-        } else {
-            #[allow(unsafe_code)]
-            // SAFETY: only asks the system what the number is; a number that is not open is told as an error.
-            let borrowed = (fd > 2).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
-            let borrowed = borrowed.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-            rustix::net::getsockname(borrowed).map_err(io::Error::from)?;
-            #[allow(unsafe_code)]
-            // SAFETY: the socket was opened by whoever started this process and handed over by its number.
-            unsafe {
-                OwnedFd::from_raw_fd(fd)
-            }
-        };
-        rustix::net::getsockname(&socket).map_err(io::Error::from)?;
-        Self::new(UnixStream::from(socket))
-    }
-
-    /// Connects to a socket in the file system.
-    pub(crate) fn connect(path: &Path) -> Result<Self, FrameError> {
-        Self::new(UnixStream::connect(path)?)
-    }
-
-    fn new(mut stream: UnixStream) -> Result<Self, FrameError> {
+    /// Greets `moatd` and takes the job from it.
+    pub(crate) fn greet(mut stream: UnixStream) -> Result<(Self, ToEngine), FrameError> {
         write_blocking(&mut stream, &Hello::of("moat-engine"))?;
         read_blocking::<Hello>(&mut stream)?.ok_or(FrameError::Torn)?.expect("moatd")?;
+        let job = read_blocking::<ToEngine>(&mut stream)?.ok_or(FrameError::Torn)?;
         let (sender, inbox) = sync_channel(WAITING);
         let (stop, finished) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let reader = stream.try_clone()?;
-        let (stopped, done) = (stop.clone(), finished.clone());
-        std::thread::Builder::new()
-            .name("moatd".to_owned())
-            .spawn(move || listen(reader, &sender, &stopped, &done))?;
-        Ok(Self { stream, inbox, stop, finished })
+        let reader = Some((stream.try_clone()?, sender));
+        Ok((Self { stream: Arc::new(Mutex::new(stream)), reader, inbox, stop, finished }, job))
+    }
+
+    /// Starts the thread that reads.
+    pub(crate) fn listen(&mut self) -> io::Result<()> {
+        let Some((reader, sender)) = self.reader.take() else { return Ok(()) };
+        let (stopped, done) = (self.stop.clone(), self.finished.clone());
+        let thread = std::thread::Builder::new().name("moatd".to_owned());
+        thread.spawn(move || listen(reader, &sender, &stopped, &done))?;
+        Ok(())
+    }
+
+    /// Something that says what the canary found, from a thread of its own, until the job's last word was said.
+    pub(crate) fn canary(&self) -> impl FnMut(Vec<Attempt>) + Send + 'static {
+        let (stream, finished) = (self.stream.clone(), self.finished.clone());
+        move |attempts| {
+            let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+            if !finished.load(Ordering::SeqCst)
+                && let Err(error) = write_blocking(&mut *stream, &FromEngine::Canary(attempts))
+            {
+                lost(&error.to_string());
+            }
+        }
     }
 
     /// True once `moatd` asked to stop.
@@ -85,18 +108,24 @@ impl Link {
 
     /// Says something.
     pub(crate) fn send(&mut self, message: &FromEngine) {
-        if let Err(error) = write_blocking(&mut self.stream, message) {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = write_blocking(&mut *stream, message) {
             lost(&error.to_string());
         }
     }
 
     /// Says the last thing, and waits until `moatd` has heard it: closing at once would break its writing of what it
     /// was still about to say.
-    pub(crate) fn finish(mut self, last: &FromEngine) {
-        self.finished.store(true, Ordering::SeqCst);
-        self.send(last);
-        // A socket that is closed already was heard.
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    pub(crate) fn finish(self, last: &FromEngine) {
+        {
+            let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+            self.finished.store(true, Ordering::SeqCst);
+            if let Err(error) = write_blocking(&mut *stream, last) {
+                lost(&error.to_string());
+            }
+            // A socket that is closed already was heard.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        }
         while self.inbox.recv_timeout(FAREWELL).is_ok() {}
     }
 }

@@ -5,11 +5,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use moat_contracts::Digest;
 use moat_curate::Compiled;
+use moat_firewall::canary::Counts;
 use moat_protocol::control::Update;
 use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::confine::Protections;
+use crate::boundary::Protections;
 use crate::failure::Failure;
 use crate::state::State;
 
@@ -20,6 +21,8 @@ pub(crate) struct Daemon {
     pub(crate) rules: Compiled,
     pub(crate) rules_hash: Digest,
     pub(crate) protections: Protections,
+    /// How the canary's attempts went: moatd's own and its engines'.
+    pub(crate) canary: Mutex<Counts>,
     pub(crate) started: Instant,
     /// Everything that goes on, for whoever watches.
     pub(crate) updates: broadcast::Sender<Update>,
@@ -52,6 +55,7 @@ impl Daemon {
             settings,
             state,
             protections,
+            canary: Mutex::default(),
             started: Instant::now(),
             updates: broadcast::channel(1024).0,
             runs: Notify::new(),

@@ -1,11 +1,12 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use moat_protocol::engine::FromEngine;
 use moat_protocol::{FrameError, Hello};
-use moat_settings::Settings;
+use moat_settings::{EnginePlace, Settings};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::{Child, Command};
@@ -14,9 +15,19 @@ use tracing::warn;
 
 use crate::failure::Failure;
 
-/// One `moat-engine` process with one job. Dropping it kills the process.
+/// What an engine is wanted for: where a service manager starts them, it keeps the two apart.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    /// Trains and examines.
+    Train,
+    /// Answers and merges.
+    Serve,
+}
+
+/// One `moat-engine` process with one job. Dropping it ends the process: a child is killed, and one that a service
+/// manager started ends with its connection.
 pub(crate) struct Engine {
-    child: Child,
+    child: Option<Child>,
     /// Filled by a task of its own, since a frame must not be given up half read.
     input: mpsc::Receiver<Result<FromEngine, FrameError>>,
     /// Taken by whoever feeds the engine.
@@ -26,8 +37,8 @@ pub(crate) struct Engine {
 /// Why an engine gave no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
-    #[error("the engine {program} cannot be started: {error}")]
-    Start { program: String, error: std::io::Error },
+    #[error("the engine {place} cannot be started: {error}")]
+    Start { place: String, error: std::io::Error },
     #[error("the engine ended before its job was done ({how}); what it had saved is kept")]
     Died { how: String },
     #[error("the engine could not be spoken to: {0}")]
@@ -45,28 +56,25 @@ impl From<EngineError> for Failure {
 }
 
 impl Engine {
-    /// Starts an engine: no arguments but its socket as standard input, no environment but what it needs.
-    pub(crate) async fn start(settings: &Settings) -> Result<Self, EngineError> {
+    /// Gets an engine from where the settings say, and greets it.
+    pub(crate) async fn start(settings: &Settings, work: Work) -> Result<Self, EngineError> {
         let here = std::env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
-        let program = settings.engine(&here.unwrap_or_default());
-        let failed = |error| EngineError::Start { program: program.display().to_string(), error };
-        let (ours, theirs) = StdStream::pair().map_err(failed)?;
-        ours.set_nonblocking(true).map_err(failed)?;
-        let mut command = Command::new(&program);
-        command.args(["--fd", "0"]).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
-        for name in ["MOAT_LOG", "RAYON_NUM_THREADS"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
+        let (stream, child) = match settings.engine(&here.unwrap_or_default()) {
+            EnginePlace::Program(program) => {
+                let failed = |error| EngineError::Start { place: program.display().to_string(), error };
+                let (stream, child) = spawn(&program, settings).map_err(failed)?;
+                (stream, Some(child))
             }
-        }
-        let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn().map_err(failed)?;
-        if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-            let nice = i32::from(settings.training.nice);
-            if let Err(error) = rustix::process::setpriority_process(Some(pid), nice) {
-                warn!("the engine's niceness cannot be set: {error}");
+            EnginePlace::Sockets(folder) => {
+                let socket = folder.join(match work {
+                    Work::Train => "train.sock",
+                    Work::Serve => "serve.sock",
+                });
+                let failed = |error| EngineError::Start { place: socket.display().to_string(), error };
+                (UnixStream::connect(&socket).await.map_err(failed)?, None)
             }
-        }
-        let (mut stream, output) = UnixStream::from_std(ours).map_err(failed)?.into_split();
+        };
+        let (mut stream, output) = stream.into_split();
         let (sender, input) = mpsc::channel(64);
         let mut engine = Self { child, input, output: Some(output) };
         engine.job(&Hello::of("moatd")).await?;
@@ -103,11 +111,17 @@ impl Engine {
 
     /// The engine's next word; may be given up on while waiting. Its failure, and its death, are errors.
     pub(crate) async fn next(&mut self) -> Result<FromEngine, EngineError> {
-        match self.input.recv().await {
-            Some(Ok(FromEngine::Failed { reason })) => Err(EngineError::Failed(reason)),
-            Some(Ok(message)) => Ok(message),
-            None | Some(Err(FrameError::Io(_) | FrameError::Torn)) => Err(self.died().await),
-            Some(Err(error)) => Err(error.into()),
+        loop {
+            return match self.input.recv().await {
+                Some(Ok(FromEngine::Canary(attempts))) => {
+                    crate::boundary::tried("moat-engine", &attempts);
+                    continue;
+                }
+                Some(Ok(FromEngine::Failed { reason })) => Err(EngineError::Failed(reason)),
+                Some(Ok(message)) => Ok(message),
+                None | Some(Err(FrameError::Io(_) | FrameError::Torn)) => Err(self.died().await),
+                Some(Err(error)) => Err(error.into()),
+            };
         }
     }
 
@@ -122,11 +136,39 @@ impl Engine {
     }
 
     async fn died(&mut self) -> EngineError {
-        match self.child.wait().await {
+        let Some(child) = &mut self.child else {
+            let how = "its connection closed; `journalctl -u 'moat-engine-*'` says how".to_owned();
+            return EngineError::Died { how };
+        };
+        match child.wait().await {
             Ok(status) => EngineError::Died { how: ending(status) },
             Err(error) => EngineError::Died { how: error.to_string() },
         }
     }
+}
+
+/// Starts the program: no arguments but its socket as standard input, no environment but what it needs.
+fn spawn(program: &Path, settings: &Settings) -> std::io::Result<(UnixStream, Child)> {
+    let (ours, theirs) = StdStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(program);
+    command
+        .args(["--fd", "0"])
+        .args(crate::boundary::arguments(settings))
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)));
+    for name in ["MOAT_LOG", "RAYON_NUM_THREADS"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn()?;
+    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
+        && let Err(error) = rustix::process::setpriority_process(Some(pid), i32::from(settings.training.nice))
+    {
+        warn!("the engine's niceness cannot be set: {error}");
+    }
+    Ok((UnixStream::from_std(ours)?, child))
 }
 
 fn ending(status: ExitStatus) -> String {

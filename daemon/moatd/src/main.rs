@@ -4,7 +4,7 @@
 //! socket pairs, and gives up its network before it reads a byte of data.
 
 mod answer;
-mod confine;
+mod boundary;
 mod control;
 mod daemon;
 mod engine;
@@ -13,6 +13,7 @@ mod failure;
 mod intake;
 mod pipeline;
 mod runs;
+mod service;
 mod state;
 
 use std::path::PathBuf;
@@ -21,11 +22,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use moat_settings::{Settings, SourceKind, SourceSettings};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 /// Moat's daemon: watches the sources, curates, trains, and answers `moat`.
 ///
-/// Exit codes: 0 ended on request; 1 failed while running; 2 wrong arguments or configuration.
+/// Exit codes: 0 ended on request; 1 failed while running; 2 wrong arguments or configuration, or a protection that the
+/// configuration demands cannot be had.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -38,6 +40,12 @@ struct Arguments {
     /// Folder of control.sock, in place of daemon.runtime
     #[arg(long, value_name = "DIR")]
     runtime: Option<PathBuf>,
+    /// A folder from which bases may be imported, in addition to boundary.imports; may be repeated
+    #[arg(long, value_name = "DIR")]
+    import: Vec<PathBuf>,
+    /// A folder in which exports may be written, in addition to boundary.exports; may be repeated
+    #[arg(long, value_name = "DIR")]
+    export: Vec<PathBuf>,
     /// A folder source, in addition to the configured ones; may be repeated
     #[arg(long, value_name = "NAME=DIR", value_parser = named_folder)]
     source: Vec<(String, PathBuf)>,
@@ -58,6 +66,14 @@ fn settings(arguments: Arguments) -> Result<Settings, String> {
     }
     if let Some(runtime) = arguments.runtime {
         settings.daemon.runtime = std::path::absolute(runtime).map_err(|error| error.to_string())?;
+    }
+    for (more, folders) in [
+        (arguments.import, &mut settings.boundary.imports),
+        (arguments.export, &mut settings.boundary.exports),
+    ] {
+        for folder in more {
+            folders.push(std::path::absolute(folder).map_err(|error| error.to_string())?);
+        }
     }
     for (name, path) in arguments.source {
         settings.source.push(SourceSettings {
@@ -88,15 +104,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Before any thread exists, since a network namespace is left thread by thread.
-    let protections = confine::confine();
-    for (name, had) in &protections {
-        if *had {
-            info!("protection had: {name}");
-        } else {
-            warn!("protection not to be had here: {name}");
+    // Before any thread exists, since most of it is given up thread by thread.
+    let boundary = match boundary::take(&settings) {
+        Ok(boundary) => boundary,
+        Err(message) => {
+            error!("{message}");
+            return ExitCode::from(2);
         }
-    }
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -104,7 +119,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(settings, protections)) {
+    match runtime.block_on(run(settings, boundary)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.message);
@@ -113,14 +128,16 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: Settings, protections: confine::Protections) -> Result<(), failure::Failure> {
-    let daemon = daemon::Daemon::open(settings, protections)?;
+async fn run(settings: Settings, boundary: boundary::Boundary) -> Result<(), failure::Failure> {
+    let daemon = daemon::Daemon::open(settings, boundary.protections())?;
+    let _canary = boundary.watch(&daemon)?;
     let listener = control::bind(&daemon.settings)?;
     let intake = intake::start(&daemon)?;
     let runner = tokio::spawn(runs::run_all(daemon.clone()));
     let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
     info!("ready at {}", daemon.settings.socket().display());
-    notify_systemd("READY=1");
+    service::notify("READY=1");
+    let watchdog = tokio::spawn(service::answer_watchdog());
 
     let mut terminate = signal(SignalKind::terminate()).map_err(failure::Failure::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failure::Failure::internal)?;
@@ -129,24 +146,14 @@ async fn run(settings: Settings, protections: confine::Protections) -> Result<()
         _ = interrupt.recv() => info!("asked to end by SIGINT"),
         () = daemon.ending() => info!("asked to end by moat"),
     }
-    notify_systemd("STOPPING=1");
+    service::notify("STOPPING=1");
     daemon.end();
     server.abort();
     // The run in hand writes its checkpoint; the intake finishes its batch.
     let (runner, intake) = tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()));
+    watchdog.abort();
     runner.and(intake).map_err(failure::Failure::internal)?;
     control::unlink(&daemon.settings);
     info!("ended");
     Ok(())
-}
-
-/// Tells systemd how the service stands, where systemd started it.
-fn notify_systemd(state: &str) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return;
-    }
-    let (key, value) = state.split_once('=').unwrap_or((state, ""));
-    if let Err(error) = systemd::daemon::notify([(key, value)].iter()) {
-        warn!("systemd could not be notified: {error}");
-    }
 }

@@ -11,7 +11,7 @@ use moat_protocol::engine::{FromEngine, ToEngine};
 use tracing::{info, warn};
 
 use crate::daemon::{Daemon, now};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Work};
 use crate::examples;
 use crate::failure::Failure;
 
@@ -349,7 +349,7 @@ async fn converse(
     split: Split,
     mut each: impl FnMut(&Progress) -> Result<(), Failure>,
 ) -> Result<FromEngine, Failure> {
-    let mut engine = Engine::start(&daemon.settings).await?;
+    let mut engine = Engine::start(&daemon.settings, Work::Train).await?;
     engine.job(job).await?;
     let (sender, mut feeding) = examples::feed(&daemon.state, dataset, split, engine.feeder()?);
     let (mut fed, mut stopping) = (false, false);

@@ -101,7 +101,7 @@ fn documents_become_a_model_that_is_owned() {
     assert_eq!((again.dataset, again.outcome.unwrap().weights), (run.dataset, outcome.weights));
     assert_eq!(site.adapter(&again.name), site.adapter(&name));
 
-    let own = site.path("own").display().to_string();
+    let own = site.path("exports/own").display().to_string();
     let Reply::Exported(exported) = site.call(Request::Export { run: name.clone(), folder: own.clone() })
     else {
         panic!()

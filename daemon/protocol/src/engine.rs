@@ -1,11 +1,11 @@
 //! `moatd` with `moat-engine`: one job a connection, one connection an engine's life.
 //!
 //! After both [`crate::Hello`]s, `moatd` sends a job, then (for [`ToEngine::Train`] and [`ToEngine::Evaluate`])
-//! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends any number of [`FromEngine::Progress`] and
+//! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends any number of [`FromEngine::Progress`] and [`FromEngine::Canary`] and
 //! exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
 
 use moat_contracts::{
-    AskJob, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Progress, TrainJob, TrainOutcome,
+    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Progress, TrainJob, TrainOutcome,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub enum ToEngine {
 pub enum FromEngine {
     /// The job goes on.
     Progress(Progress),
+    /// The engine's canary tried every way out; may come at any time before the last word.
+    Canary(Vec<Attempt>),
     /// A training job is done; its weights are on disk.
     Trained(TrainOutcome),
     /// An evaluation is done.

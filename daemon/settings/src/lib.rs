@@ -15,7 +15,7 @@ pub use fault::{Fault, Faults};
 pub use files::{DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_recipe, locate};
 pub use machine::check_machine;
 pub use settings::{
-    BoundarySettings, ControlSettings, DaemonSettings, Settings, SourceKind, SourceSettings,
+    BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, Settings, SourceKind, SourceSettings,
     TrainingSettings, ValueFault,
 };
 

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use crate::fault::at;
 use crate::schema::{Shape, places};
-use crate::{Fault, Settings, SourceKind};
+use crate::{EnginePlace, Fault, Settings, SourceKind};
 
 /// Holds settings against this machine: sources can be read, the state folder is there or can be made, the engine is
 /// where it should be. Reads only. `text` is what the settings were parsed from, for the faults' places (empty for the
@@ -18,7 +18,7 @@ pub fn check_machine(settings: &Settings, text: &str, programs: &Path) -> Vec<Fa
     };
     hold("daemon.state".to_owned(), unmakeable(&settings.daemon.state));
     hold("daemon.runtime".to_owned(), unmakeable(&settings.daemon.runtime));
-    hold("daemon.engine".to_owned(), not_a_program(&settings.engine(programs)));
+    hold("daemon.engine".to_owned(), no_engine(&settings.engine(programs)));
     for (index, source) in settings.source.iter().enumerate() {
         let key = format!("source[{index}].path");
         let fault = match unreadable(&source.path) {
@@ -64,6 +64,13 @@ fn unmakeable(folder: &Path) -> Option<String> {
         }
     }
     Some(format!("{} has no folder above it", folder.display()))
+}
+
+fn no_engine(place: &EnginePlace) -> Option<String> {
+    match place {
+        EnginePlace::Program(path) => not_a_program(path),
+        EnginePlace::Sockets(folder) => unreadable(folder),
+    }
 }
 
 fn not_a_program(path: &Path) -> Option<String> {

@@ -30,8 +30,17 @@ pub struct DaemonSettings {
     pub state: PathBuf,
     /// Folder of `control.sock`.
     pub runtime: PathBuf,
-    /// The engine's program; empty takes `moat-engine` beside `moatd`.
+    /// The engine's program; empty takes `moat-engine` beside `moatd`; `unix:DIR` is where a service manager listens.
     pub engine: PathBuf,
+}
+
+/// How `moatd` gets an engine for a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnginePlace {
+    /// It starts this program.
+    Program(PathBuf),
+    /// It connects to `train.sock` or `serve.sock` in this folder, behind which each connection gets an engine.
+    Sockets(PathBuf),
 }
 
 /// Who may call, besides root and the user that `moatd` runs as.
@@ -173,13 +182,19 @@ impl Settings {
         self.daemon.runtime.join("control.sock")
     }
 
-    /// The engine's program, given the folder that `moatd` lies in.
-    pub fn engine(&self, programs: &Path) -> PathBuf {
-        if self.daemon.engine.as_os_str().is_empty() {
-            programs.join("moat-engine")
-        } else {
-            self.daemon.engine.clone()
+    /// Where engines come from, given the folder that `moatd` lies in.
+    pub fn engine(&self, programs: &Path) -> EnginePlace {
+        let engine = &self.daemon.engine;
+        match engine.to_str().and_then(|text| text.strip_prefix("unix:")) {
+            Some(folder) => EnginePlace::Sockets(folder.into()),
+            None if engine.as_os_str().is_empty() => EnginePlace::Program(programs.join("moat-engine")),
+            None => EnginePlace::Program(engine.clone()),
         }
+    }
+
+    /// The policy of system calls and files; the built-in one where none is named.
+    pub fn sandbox(&self) -> Option<&Path> {
+        Some(self.boundary.sandbox.as_path()).filter(|file| !file.as_os_str().is_empty())
     }
 
     /// True where a base may be imported from the folder.
@@ -204,8 +219,10 @@ impl Settings {
         let absolute = "must be an absolute path";
         hold(daemon.state.is_absolute(), "daemon.state", absolute);
         hold(daemon.runtime.is_absolute(), "daemon.runtime", absolute);
-        let engine = daemon.engine.as_os_str().is_empty() || daemon.engine.is_absolute();
-        hold(engine, "daemon.engine", "must be an absolute path, or empty for the engine beside moatd");
+        let (EnginePlace::Program(engine) | EnginePlace::Sockets(engine)) = self.engine(Path::new("/"));
+        let message =
+            "must be an absolute path, \"unix:\" and an absolute path, or empty for the engine beside moatd";
+        hold(engine.is_absolute(), "daemon.engine", message);
         let boundary = &self.boundary;
         let sandbox = boundary.sandbox.as_os_str().is_empty() || boundary.sandbox.is_absolute();
         hold(sandbox, "boundary.sandbox", "must be an absolute path, or empty for the built-in policy");

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::schema::Shape;
 use crate::settings::example_recipe;
-use crate::{Faults, Settings, SourceKind, check_machine, load_recipe, parse, parse_recipe};
+use crate::{EnginePlace, Faults, Settings, SourceKind, check_machine, load_recipe, parse, parse_recipe};
 
 const WRITTEN_OUT: &str = include_str!("../../../config/moat.toml");
 
@@ -273,4 +273,17 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn engines_come_from_a_program_or_from_sockets() {
+    let place = |engine: &str| {
+        let settings = parse(&format!("[daemon]\nengine = \"{engine}\"\n")).unwrap();
+        settings.engine(Path::new("/programs"))
+    };
+    assert_eq!(place(""), EnginePlace::Program("/programs/moat-engine".into()));
+    assert_eq!(place("/opt/engine"), EnginePlace::Program("/opt/engine".into()));
+    assert_eq!(place("unix:/run/moat-engine"), EnginePlace::Sockets("/run/moat-engine".into()));
+    let faults = parse("[daemon]\nengine = \"unix:run\"\n").unwrap_err().to_string();
+    assert!(faults.contains("daemon.engine: must be an absolute path"), "{faults}");
 }

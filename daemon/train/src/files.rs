@@ -6,9 +6,11 @@ use crate::TrainError;
 /// Makes an empty folder, in place of what an interrupted writer may have left there.
 pub(crate) fn fresh_folder(path: &Path) -> Result<(), TrainError> {
     remove(path)?;
+    // What is published here later must be found after a power cut: each folder that is new, in the one above it.
+    let new = path.ancestors().take_while(|folder| !folder.is_dir());
+    let above: Vec<_> = new.filter_map(Path::parent).filter(|above| !above.as_os_str().is_empty()).collect();
     fs::create_dir_all(path).map_err(TrainError::written(path))?;
-    // The folders above may be new too: what is published in them later must be found after a power cut.
-    path.ancestors().skip(1).take(3).filter(|above| above.is_dir()).try_for_each(sync_folder)
+    above.into_iter().try_for_each(sync_folder)
 }
 
 /// Removes a folder with all that is in it, if it is there.

@@ -61,8 +61,18 @@ impl Cipher {
     /// Decrypts in place what ends with its tag; returns the plain bytes' length. The buffer holds no plain bytes
     /// where it is refused.
     pub(crate) fn open(&self, nonce: [u8; 12], sealed: &mut [u8]) -> Result<usize, VaultError> {
+        self.open_towards_front(nonce, sealed, 0)
+    }
+
+    /// The same for what begins at `from`; the plain bytes come to stand at the front.
+    pub(crate) fn open_towards_front(
+        &self,
+        nonce: [u8; 12],
+        sealed: &mut [u8],
+        from: usize,
+    ) -> Result<usize, VaultError> {
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let plain = self.0.open_in_place(nonce, Aad::empty(), sealed);
+        let plain = self.0.open_within(nonce, Aad::empty(), sealed, from..);
         plain.map(|plain| plain.len()).map_err(|_| VaultError::Refused)
     }
 }

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::VaultError;
 
-#[cfg(test)]
-use crate::tests::steps::step;
-
-#[cfg(not(test))]
-#[inline(always)]
-fn step(_what: &'static str) {}
+/// Tells the tests that a step was taken; nothing in the product.
+macro_rules! step {
+    ($($step:tt)*) => {
+        #[cfg(test)]
+        crate::tests::steps::took(crate::tests::steps::Step::$($step)*);
+    };
+}
 
 /// The folder that a file lies in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
@@ -22,9 +23,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// Makes a folder that only its owner may enter, durably.
 pub(crate) fn make_folder(path: &Path) -> Result<(), VaultError> {
     fs::create_dir_all(path).map_err(VaultError::io("create the folder", path))?;
-    step("folder made");
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(VaultError::io("protect", path))?;
-    step("folder protected");
     sync_folder(folder_of(path))
 }
 
@@ -34,20 +33,22 @@ pub(crate) fn create(path: &Path) -> Result<File, VaultError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(VaultError::io("remove the leftover", path)(error));
         }
-        _ => step("leftover removed"),
+        _ => {
+            step!(Removed(path));
+        }
     }
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let made = made.map_err(VaultError::io("create", path))?;
-    step("file created");
+    step!(Created(path));
     Ok(made)
 }
 
 /// Makes a written file durable under its final name, in place of what had that name.
 pub(crate) fn publish(file: &File, from: &Path, to: &Path) -> Result<(), VaultError> {
     file.sync_all().map_err(VaultError::io("sync", from))?;
-    step("file synced");
+    step!(Synced(from));
     fs::rename(from, to).map_err(VaultError::io("publish", to))?;
-    step("file renamed");
+    step!(Renamed(from, to));
     sync_folder(folder_of(to))
 }
 
@@ -59,7 +60,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), VaultError> {
     let (first, second) = content.split_at(content.len() / 2);
     for half in [first, second] {
         file.write_all(half).map_err(VaultError::io("write", &draft))?;
-        step("half written");
+        step!(Written(&draft));
     }
     publish(&file, &draft, path)
 }
@@ -77,6 +78,6 @@ pub(crate) const DRAFT: &str = ".draft";
 fn sync_folder(path: &Path) -> Result<(), VaultError> {
     let synced = File::open(path).and_then(|folder| folder.sync_all());
     synced.map_err(VaultError::io("sync the folder", path))?;
-    step("folder synced");
+    step!(FolderSynced(path));
     Ok(())
 }

@@ -26,6 +26,14 @@ impl SealedFile {
         Ok(file)
     }
 
+    /// Writes what the caller needs no more; see [`SealWriter::write_in_place`].
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn write_in_place(&mut self, plain: &mut [u8]) -> io::Result<()> {
+        self.writer.as_mut().map_or_else(|| Err(closed()), |writer| writer.write_in_place(plain))
+    }
+
     /// Seals the last chunk, syncs, renames, syncs the folder. Returns the plain bytes written.
     ///
     /// # Errors
@@ -40,11 +48,13 @@ impl SealedFile {
     }
 }
 
+fn closed() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
 impl Write for SealedFile {
     fn write(&mut self, plain: &[u8]) -> io::Result<usize> {
-        self.writer
-            .as_mut()
-            .map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), |writer| writer.write(plain))
+        self.writer.as_mut().map_or_else(|| Err(closed()), |writer| writer.write(plain))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -63,6 +63,6 @@ pub use kek::{Kek, PassphraseCosts};
 pub use key::{DataKey, WrappedKey};
 pub use root::{SlotInfo, SlotKind};
 pub use share::Share;
-pub use stream::{CHUNK, OpenReader, SealWriter, sealed_length};
+pub use stream::{CHUNK, OpenReader, SealWriter, open_in_place, sealed_length};
 pub use value::{VALUE_MOST, VALUE_OVERHEAD, open_bytes, seal_bytes};
 pub use vault::Vault;

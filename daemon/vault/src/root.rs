@@ -189,10 +189,13 @@ impl Root {
         self.slots.iter().map(|slot| SlotInfo { id: slot.id, kind: kind(&slot.lock) }).collect()
     }
 
-    /// Adds a slot that this key opens; returns its number.
-    pub(crate) fn add_slot(&mut self, kek: &Kek, master: &[u8; 32]) -> Result<u32, VaultError> {
+    /// Adds a slot that this secret opens; returns its number.
+    pub(crate) fn add_slot(
+        &mut self,
+        (lock, secret): (Lock, Secret),
+        master: &[u8; 32],
+    ) -> Result<u32, VaultError> {
         let id = self.next_slot;
-        let (lock, secret) = kek.new_lock()?;
         let sealed = Hex(seal_small(&secret, &self.slot_info(&id.to_le_bytes()), &[], master)?);
         self.slots.push(Slot { id, lock, master: sealed });
         self.next_slot += 1;

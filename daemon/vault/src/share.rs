@@ -83,10 +83,11 @@ impl Share {
     /// # Errors
     /// [`ShareError`] that names the group where a typing error shows.
     pub fn parse(text: &str) -> Result<Self, ShareError> {
-        let typed = text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase());
-        let typed: Zeroizing<Vec<char>> = Zeroizing::new(typed.collect());
-        let prefix: Vec<char> = PREFIX.chars().collect();
-        let typed = typed.strip_prefix(prefix.as_slice()).unwrap_or(&typed);
+        // Reserved at once, so that no copy is left behind.
+        let mut typed = Zeroizing::new(Vec::with_capacity(text.len()));
+        typed.extend(text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(plain));
+        let named = typed.iter().copied().take(PREFIX.len()).eq(PREFIX.chars().map(plain));
+        let typed = if named { &typed[PREFIX.len()..] } else { &typed };
         if typed.len() != GROUPS * GROUP {
             return Err(ShareError::Length { found: typed.len(), wanted: GROUPS * GROUP });
         }
@@ -124,7 +125,7 @@ impl Share {
         shared[..32].copy_from_slice(secret);
         shared[32..].copy_from_slice(&digest_of(secret));
         let shares = split(&*shared, needed, of)?;
-        Ok((1..).zip(shares).map(|(place, values)| Self { set, needed, of, place, values }).collect())
+        Ok((1..=of).zip(shares).map(|(place, values)| Self { set, needed, of, place, values }).collect())
     }
 
     /// The secret that these shares were made of.
@@ -189,11 +190,15 @@ fn first<const N: usize>(bytes: &[u8]) -> [u8; N] {
     std::array::from_fn(|index| digest.as_ref()[index])
 }
 
-fn read(character: char) -> Option<u8> {
-    let character = match character {
+/// A character as the alphabet has it.
+fn plain(character: char) -> char {
+    match character.to_ascii_uppercase() {
         'O' => '0',
         'I' | 'L' => '1',
         other => other,
-    };
+    }
+}
+
+fn read(character: char) -> Option<u8> {
     ALPHABET.iter().position(|known| char::from(*known) == character).map(|digit| digit as u8)
 }

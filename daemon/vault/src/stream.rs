@@ -1,6 +1,6 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::{Cipher, TAG, random};
 use crate::{DataKey, VaultError};
@@ -49,10 +49,22 @@ impl<W: Write> SealWriter<W> {
     ///
     /// # Errors
     /// [`VaultError::Stream`] where `inner` refuses, [`VaultError::Random`] without random bytes.
-    pub fn new(mut inner: W, key: &DataKey, object: &str) -> Result<Self, VaultError> {
+    pub fn new(inner: W, key: &DataKey, object: &str) -> Result<Self, VaultError> {
+        let mut salt = [0; HEADER - HEAD.len()];
+        random(&mut salt)?;
+        Self::salted(inner, key, object, &salt)
+    }
+
+    /// With a salt that was never used before under this key.
+    pub(crate) fn salted(
+        mut inner: W,
+        key: &DataKey,
+        object: &str,
+        salt: &[u8; HEADER - HEAD.len()],
+    ) -> Result<Self, VaultError> {
         let mut header = [0; HEADER];
         header[..HEAD.len()].copy_from_slice(&HEAD);
-        random(&mut header[HEAD.len()..])?;
+        header[HEAD.len()..].copy_from_slice(salt);
         let cipher = cipher(key, &header, object)?;
         inner.write_all(&header).map_err(VaultError::Stream)?;
         Ok(Self { inner, cipher, chunk: Zeroizing::new(vec![0; SEALED]), filled: 0, index: 0, broken: false })
@@ -80,15 +92,45 @@ impl<W: Write> SealWriter<W> {
         Ok(self.inner)
     }
 
-    fn put(&mut self, last: bool) -> io::Result<()> {
-        // A chunk that was written in part must not be followed by anything.
-        if std::mem::replace(&mut self.broken, true) {
-            return Err(io::Error::other("an earlier write to this sealed stream failed: start it again"));
+    /// Writes what the caller needs no more: it is sealed where it stands, which spares a copy of everything. What is left
+    /// in the buffer is of no use.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn write_in_place(&mut self, plain: &mut [u8]) -> io::Result<()> {
+        let mut left = plain;
+        while !left.is_empty() {
+            // The last chunk stays open, since only `finish` knows that it is the last.
+            if self.filled > 0 || left.len() <= CHUNK {
+                let taken = self.write(left)?;
+                left = &mut left[taken..];
+                continue;
+            }
+            let (chunk, rest) = left.split_at_mut(CHUNK);
+            self.begin_put()?;
+            let tag = self.cipher.seal(nonce(self.index, false), chunk)?;
+            self.inner.write_all(chunk)?;
+            self.inner.write_all(&tag)?;
+            (self.index, self.broken) = (self.index + 1, false);
+            left = rest;
         }
+        Ok(())
+    }
+
+    fn put(&mut self, last: bool) -> io::Result<()> {
+        self.begin_put()?;
         let tag = self.cipher.seal(nonce(self.index, last), &mut self.chunk[..self.filled])?;
         self.chunk[self.filled..self.filled + TAG].copy_from_slice(&tag);
         self.inner.write_all(&self.chunk[..self.filled + TAG])?;
         (self.index, self.filled, self.broken) = (self.index + 1, 0, false);
+        Ok(())
+    }
+
+    /// Marks the stream as broken until a whole chunk is written: nothing must follow one that was written in part.
+    fn begin_put(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(io::Error::other("an earlier write to this sealed stream failed: start it again"));
+        }
         Ok(())
     }
 }
@@ -114,22 +156,62 @@ impl<W: Write> Write for SealWriter<W> {
     }
 }
 
+/// Splits a stream's header off; returns the cipher that it names.
+fn begin(header: &[u8; HEADER], key: &DataKey, object: &str) -> Result<Cipher, VaultError> {
+    if header.starts_with(&HEAD) { cipher(key, header, object) } else { Err(VaultError::Foreign) }
+}
+
+/// Opens a whole sealed stream where it stands in memory, as fast as the cipher goes; returns the plain bytes, which
+/// begin where the buffer began. Nothing is returned unless every chunk was proven.
+///
+/// # Errors
+/// Those of [`OpenReader::new`], and [`VaultError::Refused`] where anything was changed, cut, or added.
+pub fn open_in_place<'a>(
+    key: &DataKey,
+    object: &str,
+    sealed: &'a mut [u8],
+) -> Result<&'a mut [u8], VaultError> {
+    let header = sealed.first_chunk().ok_or(VaultError::Refused)?;
+    let cipher = begin(header, key, object)?;
+    let (mut from, mut to, mut index) = (HEADER, 0, 0);
+    loop {
+        let chunk = (sealed.len() - from).min(SEALED);
+        let last = from + chunk == sealed.len();
+        let opened = match chunk {
+            TAG if index > 0 => Err(VaultError::Refused),
+            _ => cipher.open_towards_front(nonce(index, last), &mut sealed[to..from + chunk], from - to),
+        };
+        match opened {
+            Ok(plain) => (from, to, index) = (from + chunk, to + plain, index + 1),
+            Err(error) => {
+                sealed[..to].zeroize();
+                return Err(error);
+            }
+        }
+        if last {
+            return Ok(&mut sealed[..to]);
+        }
+    }
+}
+
 /// Opens a sealed stream, one chunk in memory; hands out only bytes of chunks that were proven. Only a read that
 /// returns 0, or [`length`](Self::length), proves that the stream is whole. After a refusal it reads nothing more.
 pub struct OpenReader<R> {
     inner: R,
     cipher: Cipher,
-    /// A sealed chunk and one byte of the next, which tells that there is a next; opened in place.
+    /// A sealed chunk, opened in place, and room for the byte behind it.
     chunk: Zeroizing<Vec<u8>>,
-    /// Whether the byte behind the chunk holds the first of the next one.
-    ahead: bool,
+    /// The first byte of the next chunk, which tells that there is one.
+    ahead: Option<u8>,
     /// Plain bytes in the chunk, and how many of them were read.
     plain: usize,
     at: usize,
     /// The number of the chunk to read next.
     next: u64,
-    /// Whether the chunk held is the last one.
+    /// Whether the chunk before that is the last one.
     last: bool,
+    /// Whether it is held here, rather than opened in a caller's buffer.
+    held: bool,
     refused: bool,
     length: Option<u64>,
 }
@@ -146,18 +228,16 @@ impl<R: Read> OpenReader<R> {
             io::ErrorKind::UnexpectedEof => VaultError::Refused,
             _ => VaultError::Stream(error),
         })?;
-        if header[..HEAD.len()] != HEAD {
-            return Err(VaultError::Foreign);
-        }
         Ok(Self {
             inner,
-            cipher: cipher(key, &header, object)?,
+            cipher: begin(&header, key, object)?,
             chunk: Zeroizing::new(vec![0; SEALED + 1]),
-            ahead: false,
+            ahead: None,
             plain: 0,
             at: 0,
             next: 0,
             last: false,
+            held: false,
             refused: false,
             length: None,
         })
@@ -169,34 +249,45 @@ impl<R: Read> OpenReader<R> {
         &self.inner
     }
 
-    /// Reads and opens the next chunk.
+    /// Reads and opens the next chunk, to hold it.
     fn fill(&mut self) -> io::Result<()> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let filled = self.fill_into(&mut chunk);
+        self.chunk = chunk;
+        self.at = 0;
+        self.held = true;
+        filled
+    }
+
+    /// Reads and opens the next chunk in a buffer that has room for a byte more than it is long.
+    fn fill_into(&mut self, into: &mut [u8]) -> io::Result<()> {
         // Whatever fails in here leaves a chunk that must not be handed out.
         if std::mem::replace(&mut self.refused, true) {
             return Err(VaultError::Refused.into());
         }
+        let into = &mut into[..SEALED + 1];
         let mut got = 0;
-        if std::mem::take(&mut self.ahead) {
-            self.chunk[0] = self.chunk[SEALED];
+        if let Some(first) = self.ahead.take() {
+            into[0] = first;
             got = 1;
         }
-        while got < self.chunk.len() {
-            match self.inner.read(&mut self.chunk[got..]) {
+        while got < into.len() {
+            match self.inner.read(&mut into[got..]) {
                 Ok(0) => break,
                 Ok(read) => got += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.ahead = got > SEALED;
-        self.last = !self.ahead;
+        self.last = got <= SEALED;
+        self.ahead = (!self.last).then(|| into[SEALED]);
         let sealed = got.min(SEALED);
         // Only an empty stream has an empty chunk: otherwise one plain text had two sealed forms.
         if sealed < TAG || (sealed == TAG && self.next > 0) {
             return Err(VaultError::Refused.into());
         }
-        self.plain = self.cipher.open(nonce(self.next, self.last), &mut self.chunk[..sealed])?;
-        (self.at, self.next, self.refused) = (0, self.next + 1, false);
+        self.plain = self.cipher.open(nonce(self.next, self.last), &mut into[..sealed])?;
+        (self.next, self.refused) = (self.next + 1, false);
         Ok(())
     }
 }
@@ -210,6 +301,12 @@ impl<R: Read> Read for OpenReader<R> {
             return Err(VaultError::Refused.into());
         }
         if self.at == self.plain && !self.last {
+            if into.len() > SEALED {
+                (self.held, self.plain, self.at) = (false, 0, 0);
+                self.fill_into(into)?;
+                self.at = self.plain;
+                return Ok(self.plain);
+            }
             self.fill()?;
         }
         let taken = into.len().min(self.plain - self.at);
@@ -255,7 +352,7 @@ impl<R: Read + Seek> OpenReader<R> {
     /// Opens the chunk of that number.
     fn go_to(&mut self, index: u64) -> io::Result<()> {
         self.inner.seek(SeekFrom::Start(HEADER as u64 + index * SEALED as u64))?;
-        (self.ahead, self.last, self.next) = (false, false, index);
+        (self.ahead, self.last, self.next) = (None, false, index);
         self.fill()
     }
 }
@@ -288,7 +385,7 @@ impl<R: Read + Seek> Seek for OpenReader<R> {
         })?;
         // The end of a stream of whole chunks lies at the end of its last one.
         let index = (target / CHUNK as u64).min(length.saturating_sub(1) / CHUNK as u64);
-        if self.next != index + 1 {
+        if self.next != index + 1 || !self.held {
             self.go_to(index)?;
         }
         self.at = (target - self.start()) as usize;

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -42,7 +43,7 @@ impl Vault {
         random(&mut name)?;
         let mut root = Root::new(name);
         root.seal(&secrets.master, &secrets.field, &[&secrets.current])?;
-        root.add_slot(kek, &secrets.master)?;
+        root.add_slot(kek.new_lock()?, &secrets.master)?;
         root.store(folder, &secrets.master)?;
         Ok(Self::unsealed(folder, State { root, secrets, _held: held }))
     }
@@ -150,10 +151,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Sealed`].
     pub fn derived(&self, purpose: &str) -> Result<DataKey, VaultError> {
-        self.with(|state| {
-            derive(&state.secrets.field, &[b"moat derived key\0", purpose.as_bytes()])
-                .map(DataKey::from_secret)
-        })
+        self.with(|state| derived(&state.secrets.field, purpose))
     }
 
     /// A tag that is the same for the same value and purpose, through rotations, and says nothing else about the value:
@@ -162,10 +160,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Sealed`].
     pub fn lookup(&self, purpose: &str, value: &[u8]) -> Result<[u8; 16], VaultError> {
-        let key =
-            self.with(|state| derive(&state.secrets.field, &[b"moat look-up\0", purpose.as_bytes()]))?;
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()), value);
-        tag.as_ref()[..16].try_into().map_err(|_| VaultError::Cipher)
+        self.with(|state| look_up(&state.secrets.field, purpose, value))
     }
 
     /// The newest root generation.
@@ -215,6 +210,10 @@ impl Vault {
             return Err(VaultError::StillInUse { generation: previous });
         }
         self.change(|root, secrets| {
+            // Another thread may have finished this rotation, and begun one that nobody looked through.
+            if root.previous() != Some(previous) {
+                return Err(VaultError::Rotating);
+            }
             root.forget_generations();
             secrets.previous = [0; 32];
             Ok(())
@@ -234,7 +233,9 @@ impl Vault {
     /// # Errors
     /// [`VaultError::WeakPassphrase`], [`VaultError::Io`], [`VaultError::Sealed`].
     pub fn add_slot(&self, kek: &Kek) -> Result<u32, VaultError> {
-        self.change(|root, secrets| root.add_slot(kek, &secrets.master))
+        // Stretching a passphrase takes a second, in which nobody else should wait.
+        let lock = kek.new_lock()?;
+        self.change(|root, secrets| root.add_slot(lock, &secrets.master))
     }
 
     /// Removes a slot. Whoever holds its key and an old copy of the root file is not stopped: see
@@ -251,8 +252,9 @@ impl Vault {
     /// # Errors
     /// Those of [`add_slot`](Self::add_slot) and [`remove_slot`](Self::remove_slot).
     pub fn rekey_slot(&self, id: u32, kek: &Kek) -> Result<u32, VaultError> {
+        let lock = kek.new_lock()?;
         self.change(|root, secrets| {
-            let added = root.add_slot(kek, &secrets.master)?;
+            let added = root.add_slot(lock, &secrets.master)?;
             root.remove_slot(id)?;
             Ok(added)
         })
@@ -265,11 +267,11 @@ impl Vault {
     /// # Errors
     /// Those of [`add_slot`](Self::add_slot).
     pub fn reset_slots(&self, kek: &Kek) -> Result<u32, VaultError> {
-        let master = random_secret()?;
+        let (master, lock) = (random_secret()?, kek.new_lock()?);
         self.change(|root, secrets| {
             secrets.master.copy_from_slice(master.as_slice());
             root.clear_slots();
-            root.add_slot(kek, &secrets.master)
+            root.add_slot(lock, &secrets.master)
         })
     }
 
@@ -311,6 +313,17 @@ impl Vault {
     }
 }
 
+impl fmt::Debug for Vault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "Vault({}, {})",
+            self.folder.display(),
+            if self.sealed() { "sealed" } else { "unsealed" }
+        )
+    }
+}
+
 impl State {
     fn wrap(&self, object: &str, key: &DataKey) -> Result<WrappedKey, VaultError> {
         WrappedKey::wrap(&self.secrets.current, self.root.generation(), object, key)
@@ -328,6 +341,18 @@ impl State {
             Err(VaultError::Refused)
         }
     }
+}
+
+/// HKDF-SHA256's expansion of the field key.
+pub(crate) fn derived(field: &[u8; 32], purpose: &str) -> Result<DataKey, VaultError> {
+    derive(field, &[b"moat derived key\0", purpose.as_bytes()]).map(DataKey::from_secret)
+}
+
+/// The first 16 bytes of HMAC-SHA256 under a key of the purpose.
+pub(crate) fn look_up(field: &[u8; 32], purpose: &str, value: &[u8]) -> Result<[u8; 16], VaultError> {
+    let key = derive(field, &[b"moat look-up\0", purpose.as_bytes()])?;
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_slice()), value);
+    tag.as_ref()[..16].try_into().map_err(|_| VaultError::Cipher)
 }
 
 /// Locks a vault's folder until the file is closed.

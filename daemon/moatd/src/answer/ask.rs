@@ -6,7 +6,7 @@ use moat_protocol::engine::{FromEngine, ToEngine};
 
 use super::runs::find;
 use crate::daemon::Daemon;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Work};
 use crate::failure::Failure;
 use crate::runs;
 
@@ -40,7 +40,7 @@ pub(crate) async fn ask(
         chat,
         sampling,
     });
-    let mut engine = Engine::start(&daemon.settings).await?;
+    let mut engine = Engine::start(&daemon.settings, Work::Serve).await?;
     engine.job(&job).await?;
     match engine.result().await {
         Ok(FromEngine::Answered(completions)) => Ok(Reply::Answer(completions)),

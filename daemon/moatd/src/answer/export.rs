@@ -9,7 +9,7 @@ use moat_protocol::engine::{FromEngine, ToEngine};
 
 use super::runs::find;
 use crate::daemon::Daemon;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Work};
 use crate::failure::Failure;
 use crate::runs;
 
@@ -54,7 +54,7 @@ async fn merge(daemon: &Daemon, run: &RunRow, base: &ImportedBase, begun: &Begun
         adapter: runs::weights(daemon, run).display().to_string(),
         output: begun.model().display().to_string(),
     });
-    let mut engine = Engine::start(&daemon.settings).await?;
+    let mut engine = Engine::start(&daemon.settings, Work::Serve).await?;
     engine.job(&job).await?;
     match engine.result().await? {
         FromEngine::Exported => Ok(()),

@@ -26,9 +26,11 @@ impl Site {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("documents")).unwrap();
+        fs::create_dir(folder.path().join("exports")).unwrap();
         tiny_base(&folder.path().join("tiny"));
         let settings = format!(
-            "[daemon]\nstate = \"{0}/state\"\nruntime = \"{0}/run\"\n\n[training]\nthreads = 1\n\n\
+            "[daemon]\nstate = \"{0}/state\"\nruntime = \"{0}/run\"\n\n\
+             [boundary]\nimports = [\"{0}/tiny\"]\nexports = [\"{0}/exports\"]\n\n[training]\nthreads = 1\n\n\
              [[source]]\nname = \"documents\"\npath = \"{0}/documents\"\nsettle_seconds = 0\n",
             folder.path().display()
         );

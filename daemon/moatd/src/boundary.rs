@@ -1,0 +1,150 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use moat_contracts::{Attempt, Protection};
+use moat_firewall::canary::{self, Watch, Ways};
+use moat_firewall::{Files, Paths, Policy, Program};
+use moat_settings::{EnginePlace, Settings, SourceKind};
+use tracing::{error, info, warn};
+
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+
+/// Each protection in words, and whether this machine granted it.
+pub(crate) type Protections = BTreeMap<String, bool>;
+
+/// Who hears of the canary's attempts, the daemon's own and its engines'.
+static LISTENER: OnceLock<Arc<Daemon>> = OnceLock::new();
+
+/// What the daemon gave up, and the ways that its canary tries.
+pub(crate) struct Boundary {
+    protections: moat_firewall::Protections,
+    ways: Ways,
+}
+
+/// Gives up what the daemon never needs, and says what was had. To be called before there is a second thread.
+///
+/// The error is for the log: a protection that the configuration demands cannot be had, or the policy is faulty.
+pub(crate) fn take(settings: &Settings) -> Result<Boundary, String> {
+    let policy = Policy::load(settings.sandbox()).map_err(|error| error.to_string())?;
+    let ways = Ways::known(&policy);
+    let paths = paths(settings)?;
+    let starts_engines = matches!(place(settings), EnginePlace::Program(_));
+    let under_systemd = !starts_engines || std::env::var_os("NOTIFY_SOCKET").is_some();
+    let program = Program::Moatd { starts_engines, under_systemd };
+    let protections = moat_firewall::confine(program, &policy, Files::Known(&paths));
+    for (protection, had) in protections.iter() {
+        match had {
+            Ok(()) => info!("protection had: {}", protection.says()),
+            Err(why) => warn!("protection not to be had here: {} ({protection}): {why}", protection.says()),
+        }
+    }
+    for path in &protections.missing {
+        warn!("{} is not there: should it come, moatd must be started again to use it", path.display());
+    }
+    protections.demand(&settings.boundary.require).map_err(|lacking| lacking.to_string())?;
+    Ok(Boundary { protections, ways })
+}
+
+/// The files that the daemon needs. Makes its own folders, since only what is there can be allowed.
+fn paths(settings: &Settings) -> Result<Paths, String> {
+    let daemon = &settings.daemon;
+    for (folder, mode) in [(&daemon.state, 0o700), (&daemon.runtime, 0o755)] {
+        let made = fs::DirBuilder::new().recursive(true).mode(mode).create(folder);
+        made.map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    }
+    let mut read = settings.boundary.imports.clone();
+    read.extend(settings.sandbox().map(Path::to_owned));
+    for source in &settings.source {
+        if source.kind == SourceKind::Git {
+            read.extend(repository(&source.path));
+        }
+        read.push(source.path.clone());
+    }
+    let mut write = vec![daemon.state.clone(), daemon.runtime.clone()];
+    write.extend(settings.boundary.exports.clone());
+    // Secrets that systemd passes (systemd.exec(5), CREDENTIALS).
+    read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
+    let (execute, connect) = match place(settings) {
+        EnginePlace::Program(program) => (vec![program], Vec::new()),
+        EnginePlace::Sockets(folder) => (Vec::new(), vec![folder]),
+    };
+    Ok(Paths { read, write, execute, connect })
+}
+
+/// The folders beside a work tree that its repository consists of: a linked work tree's own and the common one
+/// (gitrepository-layout(5)), and those that it borrows objects from.
+fn repository(tree: &Path) -> Vec<PathBuf> {
+    let line = |file: PathBuf| fs::read_to_string(file).ok().map(|text| text.trim().to_owned());
+    let mut found = Vec::new();
+    let mut folder = tree.join(".git");
+    if let Some(link) = line(folder.clone()).as_deref().and_then(|text| text.strip_prefix("gitdir: ")) {
+        folder = tree.join(link);
+        found.push(folder.clone());
+        if let Some(common) = line(folder.join("commondir")) {
+            folder = folder.join(common);
+            found.push(folder.clone());
+        }
+    }
+    for objects in [folder.join("objects"), tree.join("objects")] {
+        let alternates = line(objects.join("info/alternates")).unwrap_or_default();
+        found.extend(alternates.lines().map(|other| objects.join(other)));
+    }
+    found
+}
+
+fn place(settings: &Settings) -> EnginePlace {
+    let here = std::env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
+    settings.engine(&here.unwrap_or_default())
+}
+
+/// What an engine is told of its boundary.
+pub(crate) fn arguments(settings: &Settings) -> Vec<String> {
+    let mut arguments = vec!["--canary-seconds".to_owned(), settings.boundary.canary_seconds.to_string()];
+    for protection in &settings.boundary.require {
+        arguments.extend(["--require".to_owned(), protection.word().to_owned()]);
+    }
+    if let Some(file) = settings.sandbox() {
+        arguments.extend(["--sandbox".to_owned(), file.display().to_string()]);
+    }
+    let empty = |daemon: &&Arc<Daemon>| daemon.protections.get(Protection::Network.says()) == Some(&true);
+    if LISTENER.get().filter(empty).is_some() {
+        arguments
+            .extend(moat_firewall::network().into_iter().flat_map(|name| ["--network".to_owned(), name]));
+    }
+    // Inside the daemon's limits the engine cannot ask how many cores its group may use.
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    arguments.extend(["--threads".to_owned(), cores.to_string()]);
+    arguments
+}
+
+impl Boundary {
+    /// Each protection in words, and whether it was had.
+    pub(crate) fn protections(&self) -> Protections {
+        self.protections.iter().map(|(protection, had)| (protection.says().to_owned(), had.is_ok())).collect()
+    }
+
+    /// Sets the canary to work, until the value is dropped.
+    pub(crate) fn watch(&self, daemon: &Arc<Daemon>) -> Result<Watch, Failure> {
+        if LISTENER.set(daemon.clone()).is_err() {
+            return Err(Failure::internal("the canary has a listener already"));
+        }
+        let every = Duration::from_secs(daemon.settings.boundary.canary_seconds);
+        canary::watch(self.ways.clone(), every, |attempts| tried("moatd", &attempts))
+            .map_err(Failure::internal)
+    }
+}
+
+/// Hears what a process's canary tried.
+pub(crate) fn tried(process: &str, attempts: &[Attempt]) {
+    for attempt in attempts.iter().filter(|attempt| attempt.is_open()) {
+        error!("a way out of {process} is open: {}", attempt.way);
+    }
+    if let Some(daemon) = LISTENER.get() {
+        daemon.canary.lock().unwrap_or_else(PoisonError::into_inner).add(attempts);
+    }
+}
