@@ -97,8 +97,8 @@ def train(program, base, corpus, work, recipe, threads):
 
 def measure(program, base, tuned, corpus, threads, length):
     """Bits a byte on what was held back, before training and after."""
-    job = {"type": "evaluate", "value": {"base": str(base), "tuned": str(tuned), "sequence_length": length,
-                                         "threads": threads}}
+    job = {"type": "evaluate", "value": {"run": "moat-starter", "base": str(base), "tuned": str(tuned),
+                                         "sequence_length": length, "threads": threads}}
     for message in Engine(program).job(job, examples(corpus / "held_out.jsonl", "held_out")):
         pass
     return message["value"]

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, DocumentLoss, Recipe, RecordId, Split};
+use crate::{Digest, DocumentLoss, Recipe, RecordId, RunKey, Split};
 
 /// One record's text on its way to the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,11 +18,14 @@ pub struct Example {
 }
 
 /// Train an adapter, or a whole model, on the examples that follow it. The engine writes checkpoints and the result
-/// into `output`.
+/// into `output`: each file `NAME` plain, or with a key sealed as `NAME.sealed`, for the object `RUN/checkpoint/NAME`,
+/// `RUN/adapter/NAME` or `RUN/model/NAME`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainJob {
-    /// The run's name, also the name of its folder.
+    /// The run's name, also the name of its folder; what is sealed is sealed for it.
     pub run: String,
+    /// Seals what is written; none writes plain files.
+    pub key: Option<RunKey>,
     /// Folder of the base in Hugging Face's layout.
     pub base: String,
     /// Folder that the engine may write: `checkpoint/`, and `adapter/` or `model/` at the end.
@@ -44,7 +47,7 @@ pub struct TrainOutcome {
     pub first_loss: f64,
     /// Mean loss over the last tenth of the steps, nats a token.
     pub last_loss: f64,
-    /// SHA-256 of the weights file that was written.
+    /// SHA-256 of the weights file that was written, before it was sealed.
     pub weights: Digest,
     /// Peak resident memory of the engine, bytes.
     pub peak_memory: u64,
@@ -53,6 +56,10 @@ pub struct TrainOutcome {
 /// Measure base and tuned on the held-out examples that follow it, and on the forgetting text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluateJob {
+    /// The run that tuned, for which its files are sealed.
+    pub run: String,
+    /// Opens the tuned weights; none where they are plain.
+    pub key: Option<RunKey>,
     /// Folder of the base.
     pub base: String,
     /// Folder of the adapter, or of the fully trained model.
@@ -64,8 +71,13 @@ pub struct EvaluateJob {
 }
 
 /// Write base + adapter as one merged model folder (weights and config; the card and the sums are added by `moatd`).
+/// What is exported is plain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportJob {
+    /// The run that tuned, for which its files are sealed.
+    pub run: String,
+    /// Opens the adapter; none where it is plain.
+    pub key: Option<RunKey>,
     /// Folder of the base.
     pub base: String,
     /// Folder of the adapter.
@@ -90,6 +102,10 @@ pub struct Sampling {
 /// Complete a prompt with the base and, where given, with the tuned model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AskJob {
+    /// The run that tuned, for which its files are sealed; empty where nothing tuned is asked.
+    pub run: String,
+    /// Opens the tuned weights; none where they are plain.
+    pub key: Option<RunKey>,
     /// Folder of the base.
     pub base: String,
     /// Folder of the adapter, or of the fully trained model.

@@ -10,6 +10,7 @@ mod digest;
 mod document;
 mod edge;
 mod job;
+mod key;
 mod recipe;
 mod record;
 mod rules;
@@ -18,13 +19,14 @@ mod text;
 pub use architecture::{Architecture, ArchitectureError, Family, RopeScaling, TensorShape};
 pub use boundary::{Attempt, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};
 pub use edge::{DocumentLoss, EdgeReport, ForgettingReport, Interval, SourceEdge};
 pub use job::{
     AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, TokenLogprob, TrainJob,
     TrainOutcome,
 };
+pub use key::{RunKey, RunPart};
 pub use recipe::{
     EvaluateRecipe, LoraRecipe, Method, OptimizerRecipe, Recipe, RecipeFault, SelectionRecipe, SplitRecipe,
     TrainRecipe,

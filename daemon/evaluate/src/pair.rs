@@ -1,9 +1,8 @@
-use std::fs;
 use std::path::Path;
 
 use moat_contracts::{Digest, EvaluateJob};
 use moat_template::BaseText;
-use moat_tensor::{Batch, Lora, Model, TensorError, Weights, token_losses};
+use moat_tensor::{Batch, Folder, Lora, Model, TensorError, Weights, token_losses};
 
 use crate::EvaluateError;
 
@@ -24,19 +23,16 @@ impl Pair {
         let (base, tuned) = (Path::new(&job.base), Path::new(&job.tuned));
         let base = Model { weights: Weights::load(base)?, adapter: None };
         let architecture = base.weights.architecture();
-        if tuned.join("adapter_config.json").exists() {
-            let adapter = Lora::load(architecture, tuned)?;
-            return Ok(Self { base, tuned: Tuned::Adapter(Some(adapter)) });
-        }
-        let full = Model { weights: Weights::load(tuned)?, adapter: None };
-        let tokenizer = tuned.join("tokenizer.json");
-        let same_tokenizer = match fs::read(&tokenizer) {
-            Ok(bytes) => Digest::of(&bytes) == text.hash(),
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(TensorError::Io { path: tokenizer, what: "read", source }.into());
+        let folder = match Folder::tuned(tuned, &job.run, job.key.as_ref()) {
+            moat_tensor::Tuned::Adapter(folder) => {
+                let adapter = Lora::load_from(architecture, &folder)?;
+                return Ok(Self { base, tuned: Tuned::Adapter(Some(adapter)) });
             }
-            Err(_) => true,
+            moat_tensor::Tuned::Model(folder) => folder,
         };
+        let full = Model { weights: Weights::load_from(&folder)?, adapter: None };
+        let tokenizer = "tokenizer.json";
+        let same_tokenizer = !folder.has(tokenizer) || Digest::of(&folder.read(tokenizer)?) == text.hash();
         if !same_tokenizer || full.weights.architecture().vocabulary != architecture.vocabulary {
             return Err(EvaluateError::Strangers(tuned.to_owned()));
         }

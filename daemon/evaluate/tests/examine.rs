@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Architecture, Digest, DocumentLoss, EvaluateJob, Example, RecordId, Split};
+use moat_contracts::{
+    Architecture, Digest, DocumentLoss, EvaluateJob, Example, RecordId, RunKey, RunPart, Split,
+};
 use moat_evaluate::{EvaluateError, FORGETTING, Measured, examine, passages};
 use moat_template::BaseText;
-use moat_tensor::{Batch, Lora, Model, StoredType, Weights, logits};
+use moat_tensor::{Batch, Folder, Lora, Model, StoredType, Weights, logits};
 
 struct Site {
     root: tempfile::TempDir,
@@ -55,6 +58,8 @@ impl Site {
     fn job(&self, tuned: &str, sequence_length: usize) -> EvaluateJob {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         EvaluateJob {
+            run: "run".to_owned(),
+            key: None,
             base: text(self.path("base")),
             tuned: text(self.path(tuned)),
             sequence_length,
@@ -180,6 +185,40 @@ fn a_fully_trained_model_is_measured_like_an_adapter() {
     fs::write(full.join("tokenizer.json"), "{}").unwrap();
     let stranger = examine(&site.job("full", 64), &examples, go_on);
     assert!(matches!(stranger, Err(EvaluateError::Strangers(_))));
+}
+
+#[test]
+fn sealed_weights_measure_as_plain_ones_and_only_with_their_key() {
+    let site = site();
+    let key = RunKey::from_bytes(&[4; 32]);
+    let [adapter, full] = ["sealed-adapter", "sealed-full"].map(|name| {
+        fs::create_dir(site.path(name)).unwrap();
+        let part = if name.ends_with("full") { RunPart::Model } else { RunPart::Adapter };
+        Folder::of_run(&site.path(name), "run", part, Some(&key))
+    });
+    site.tuned.adapter.as_ref().unwrap().save_to(&adapter, "tiny").unwrap();
+    let mut merged = site.base.weights.clone();
+    site.tuned.adapter.as_ref().unwrap().merge(&mut merged).unwrap();
+    merged.save_to(&full, StoredType::F32).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        let bytes = fs::read(site.path("base").join(file)).unwrap();
+        full.write(file, |into| into.write_all(&bytes)).unwrap();
+    }
+    let examples = [example("the thing in there", false)];
+    let measure = |tuned: &str, key| {
+        let job = EvaluateJob { key, ..site.job(tuned, 64) };
+        examine(&job, &examples, &mut |_, _, _| ControlFlow::Continue(()))
+    };
+    let plain = site.measure(64, &examples);
+    assert_eq!(measure("sealed-adapter", Some(key.clone())).unwrap().unwrap(), plain);
+    let by_model = measure("sealed-full", Some(key.clone())).unwrap().unwrap();
+    assert!(near(plain.held_out[0].tuned_nats, by_model.held_out[0].tuned_nats));
+    for name in ["sealed-adapter", "sealed-full"] {
+        let wrong = measure(name, Some(RunKey::from_bytes(&[5; 32]))).unwrap_err().to_string();
+        assert!(wrong.contains(name) && wrong.contains("belong to another object or key"), "{wrong}");
+    }
+    full.write("tokenizer.json", |into| into.write_all(b"{}")).unwrap();
+    assert!(matches!(measure("sealed-full", Some(key.clone())), Err(EvaluateError::Strangers(_))));
 }
 
 #[test]

@@ -19,6 +19,8 @@ fn what_was_trained_is_measured_record_by_record() {
     let place = Place::new();
     trained(&place);
     let job = ToEngine::Evaluate(EvaluateJob {
+        run: "run".to_owned(),
+        key: None,
         base: place.text("base"),
         tuned: place.text("run/adapter"),
         sequence_length: 48,
@@ -52,6 +54,8 @@ fn base_and_tuned_answer_side_by_side_and_the_same_each_time() {
         let sampling = Sampling { temperature: 0.7, top_p: 0.9, seed: 5, max_tokens: 12 };
         let mut engine = Engine::start();
         engine.say(&ToEngine::Ask(AskJob {
+            run: "run".to_owned(),
+            key: None,
             base: place.text("base"),
             tuned: Some(place.text("run/adapter")),
             prompt: prompt.to_owned(),

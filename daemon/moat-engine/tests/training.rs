@@ -127,6 +127,8 @@ fn a_merged_model_is_exported_and_trains_as_a_base() {
     let (_, before) = whole(&place, "run");
     let mut engine = Engine::start();
     engine.say(&ToEngine::Export(ExportJob {
+        run: "run".to_owned(),
+        key: None,
         base: place.text("base"),
         adapter: place.text("run/adapter"),
         output: place.text("merged"),

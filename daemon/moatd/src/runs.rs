@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use moat_catalog::{RunRow, StepRow};
 use moat_contracts::{
-    Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, Split, TrainJob, TrainOutcome,
+    Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob, TrainOutcome,
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
@@ -131,6 +131,11 @@ pub(crate) fn weights(daemon: &Daemon, run: &RunRow) -> PathBuf {
         Method::Lora => "adapter",
         Method::Full => "model",
     })
+}
+
+/// The key under which a run's files are sealed; none where they are plain.
+pub(crate) fn key(_daemon: &Daemon, _run: &RunRow) -> Result<Option<RunKey>, Failure> {
+    Ok(None)
 }
 
 /// A run as `moat` shows it.
@@ -305,6 +310,7 @@ async fn train(
     })?;
     let job = ToEngine::Train(TrainJob {
         run: run.name.clone(),
+        key: key(daemon, run)?,
         base: daemon.state.base(&base.name).display().to_string(),
         output: output.display().to_string(),
         recipe: run.recipe.clone(),
@@ -346,6 +352,8 @@ async fn evaluate(
     dataset: Dataset,
 ) -> Result<Ended<(Vec<DocumentLoss>, Vec<DocumentLoss>)>, Failure> {
     let job = ToEngine::Evaluate(EvaluateJob {
+        run: run.name.clone(),
+        key: key(daemon, run)?,
         base: daemon.state.base(&base.name).display().to_string(),
         tuned: weights(daemon, run).display().to_string(),
         sequence_length: run.recipe.train.sequence_length,

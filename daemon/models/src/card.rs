@@ -98,7 +98,7 @@ fn usage(facts: &Export<'_>) -> String {
                     tokenizer = AutoTokenizer.from_pretrained(\"model\")\n\
                     model = AutoModelForCausalLM.from_pretrained(\"model\")\n```\n\n"
             .to_owned();
-    if facts.adapter.is_some() {
+    if facts.recipe.train.method == Method::Lora {
         let _ = write!(
             text,
             "Or the adapter on its base, whose folder you name:\n\n```python\nfrom peft import PeftModel\n\n\

@@ -18,7 +18,7 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 /// A file being read once: hashed, and copied where there is a copy.
 pub(crate) struct Passage<'a> {
     pub(crate) path: &'a Path,
-    from: File,
+    from: Box<dyn Read>,
     to: Option<(&'a Path, File)>,
     context: Context,
     pub(crate) size: u64,
@@ -27,6 +27,11 @@ pub(crate) struct Passage<'a> {
 impl<'a> Passage<'a> {
     pub(crate) fn open(path: &'a Path, to: Option<&'a Path>) -> Result<Self, ModelError> {
         let from = File::open(path).map_err(ModelError::read(path))?;
+        Self::of(path, Box::new(from), to)
+    }
+
+    /// Reads what lies at a path by other means than opening it.
+    pub(crate) fn of(path: &'a Path, from: Box<dyn Read>, to: Option<&'a Path>) -> Result<Self, ModelError> {
         let to = match to {
             Some(to) => Some((to, File::create_new(to).map_err(ModelError::written(to))?)),
             None => None,

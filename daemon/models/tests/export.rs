@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use moat_contracts::{
-    Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport, Interval, Recipe,
-    RecordId, SourceEdge, Split, TrainOutcome,
+    Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport, Interval, Method,
+    Recipe, RecordId, RunKey, RunPart, SourceEdge, Split, TrainOutcome,
 };
-use moat_models::{Export, ImportedBase, ModelError, export, verify_export};
+use moat_models::{Export, ImportedBase, ModelError, begin, verify_export};
+use moat_vault::{DataKey, SealedFolder};
 
 struct Run {
     root: tempfile::TempDir,
@@ -24,9 +26,12 @@ struct Run {
 
 fn run(has_edge: bool) -> Run {
     let root = tempfile::tempdir().unwrap();
-    for (file, content) in
-        [("a/adapter_config.json", "{}"), ("a/adapter_model.safetensors", "A"), ("m/model.safetensors", "M")]
-    {
+    for (file, content) in [
+        ("adapter/adapter_config.json", "{}"),
+        ("adapter/adapter_model.safetensors", "A"),
+        ("model/config.json", "{}"),
+        ("model/model.safetensors", "A"),
+    ] {
         let path = root.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -70,7 +75,7 @@ fn run(has_edge: bool) -> Run {
             tokens: 99,
             first_loss: 2.5,
             last_loss: 1.5,
-            weights: digest,
+            weights: Digest::of(b"A"),
             peak_memory: 1,
         },
         edge: EdgeReport {
@@ -90,7 +95,16 @@ fn run(has_edge: bool) -> Run {
 
 impl Run {
     fn export(&self, to: &Path) -> Result<BTreeMap<String, Digest>, ModelError> {
-        let (adapter, model) = (self.root.path().join("a"), self.root.path().join("m"));
+        self.export_from("adapter", None, to)
+    }
+
+    /// As `moatd` does, with a model in place of the one that an engine merges.
+    fn export_from(
+        &self,
+        tuned: &str,
+        key: Option<&RunKey>,
+        to: &Path,
+    ) -> Result<BTreeMap<String, Digest>, ModelError> {
         let facts = Export {
             run: "demo-1",
             version: "0.1.0",
@@ -100,10 +114,28 @@ impl Run {
             base: &self.base,
             outcome: &self.outcome,
             edge: &self.edge,
-            adapter: Some(&adapter),
-            model: &model,
+            tuned: &self.root.path().join(tuned),
+            key,
         };
-        export(&facts, to)
+        let begun = begin(to)?;
+        if self.recipe.train.method == Method::Lora {
+            fs::create_dir(begun.model()).unwrap();
+            fs::write(begun.model().join("model.safetensors"), "M").unwrap();
+        }
+        begun.finish(&facts)
+    }
+
+    fn seal(&self, part: RunPart, key: &RunKey) {
+        let plain = self.root.path().join(part.word());
+        let folder = self.root.path().join("sealed");
+        fs::create_dir_all(&folder).unwrap();
+        let folder = SealedFolder::new(&folder, DataKey::from_bytes(key.expose()), part.object("demo-1"));
+        for entry in fs::read_dir(plain).unwrap() {
+            let entry = entry.unwrap();
+            let mut file = folder.create(entry.file_name().to_str().unwrap()).unwrap();
+            file.write_all(&fs::read(entry.path()).unwrap()).unwrap();
+            file.publish().unwrap();
+        }
     }
 
     fn target(&self) -> PathBuf {
@@ -192,4 +224,45 @@ fn changed_added_and_missing_files_are_noticed() {
     assert!(matches!(verify_export(&run.target()), Err(ModelError::Io { .. })));
     fs::remove_file(run.target().join("SHA256SUMS")).unwrap();
     assert!(matches!(verify_export(&run.target()), Err(ModelError::NoFile { .. })));
+}
+
+#[test]
+fn what_a_run_sealed_is_exported_plain_and_as_it_was_trained() {
+    let key = RunKey::from_bytes(&[7; 32]);
+    for (method, part) in [(Method::Lora, RunPart::Adapter), (Method::Full, RunPart::Model)] {
+        let mut run = run(true);
+        run.recipe.train.method = method;
+        run.seal(part, &key);
+        let beside = |name: &str| run.root.path().join(name);
+        let plain = run.export_from(part.word(), None, &beside("plain")).unwrap();
+        assert_eq!(run.export_from("sealed", Some(&key), &beside("opened")).unwrap(), plain);
+        assert_eq!(verify_export(&beside("opened")).unwrap(), plain);
+
+        let wrong = RunKey::from_bytes(&[8; 32]);
+        let refused = run.export_from("sealed", Some(&wrong), &run.target()).unwrap_err();
+        assert!(refused.to_string().contains("do not open"), "{refused}");
+        let name = if method == Method::Lora { "adapter_model.safetensors" } else { "model.safetensors" };
+        let weights = beside("sealed").join(format!("{name}.sealed"));
+        let whole = fs::read(&weights).unwrap();
+        fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
+        let refused = run.export_from("sealed", Some(&key), &run.target()).unwrap_err();
+        assert!(matches!(&refused, ModelError::Io { path, .. } if *path == weights), "{refused}");
+        fs::remove_file(&weights).unwrap();
+        let refused = run.export_from("sealed", Some(&key), &run.target());
+        assert!(matches!(refused, Err(ModelError::NoFile { .. })));
+        // A refused export leaves nothing beside its place, plain weights least of all.
+        let left = fs::read_dir(run.root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_str().unwrap().contains("unfinished")));
+        assert!(!run.target().exists());
+    }
+}
+
+#[test]
+fn other_weights_than_the_run_ended_with_are_not_handed_over() {
+    let run = run(true);
+    fs::write(run.root.path().join("adapter/adapter_model.safetensors"), "B").unwrap();
+    assert!(
+        matches!(run.export(&run.target()), Err(ModelError::Sum { found, .. }) if found == Digest::of(b"B"))
+    );
+    assert!(!run.target().exists());
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use moat_contracts::{AskJob, Completion, Sampling, TokenLogprob};
 use moat_template::{BaseText, Message};
-use moat_tensor::{Cache, Lora, Model, Weights, decode};
+use moat_tensor::{Cache, Folder, Lora, Model, Tuned, Weights, decode};
 
 use crate::ServeError;
 use crate::sample::{Sampler, check};
@@ -30,13 +30,16 @@ pub fn answer(
     let Some(tuned) = job.tuned.as_deref().map(Path::new).filter(|_| go_on.is_continue()) else {
         return Ok(completions);
     };
-    if tuned.join("adapter_config.json").exists() {
-        model.adapter = Some(Lora::load(model.weights.architecture(), tuned)?);
-    } else {
-        let vocabulary = model.weights.architecture().vocabulary;
-        model.weights = Weights::load(tuned)?;
-        if model.weights.architecture().vocabulary != vocabulary {
-            return Err(ServeError::Strangers(tuned.to_owned()));
+    match Folder::tuned(tuned, &job.run, job.key.as_ref()) {
+        Tuned::Adapter(folder) => {
+            model.adapter = Some(Lora::load_from(model.weights.architecture(), &folder)?);
+        }
+        Tuned::Model(folder) => {
+            let vocabulary = model.weights.architecture().vocabulary;
+            model.weights = Weights::load_from(&folder)?;
+            if model.weights.architecture().vocabulary != vocabulary {
+                return Err(ServeError::Strangers(tuned.to_owned()));
+            }
         }
     }
     completions.push(complete(&model, "tuned", &text, &prompt, &job.sampling, piece)?.0);

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Architecture, AskJob, Completion, Sampling};
+use moat_contracts::{Architecture, AskJob, Completion, RunKey, RunPart, Sampling};
 use moat_serve::{ServeError, answer};
 use moat_template::BaseText;
-use moat_tensor::{Batch, Lora, Model, StoredType, Weights, logits};
+use moat_tensor::{Batch, Folder, Lora, Model, StoredType, Weights, logits};
 
 struct Site {
     root: tempfile::TempDir,
@@ -56,6 +57,8 @@ impl Site {
 
     fn job(&self, prompt: &str, temperature: f64, max_tokens: usize) -> AskJob {
         AskJob {
+            run: "run".to_owned(),
+            key: None,
             base: self.path("base").to_str().unwrap().to_owned(),
             tuned: Some(self.path("adapter").to_str().unwrap().to_owned()),
             prompt: prompt.to_owned(),
@@ -132,6 +135,40 @@ fn a_merged_model_answers_like_its_adapter() {
     assert_eq!(drawn(&answer(&job, &mut go_on).unwrap()[1]), drawn(&by_adapter[1]));
     let alone = answer(&AskJob { tuned: None, ..job }, &mut go_on).unwrap();
     assert_eq!(alone.len(), 1);
+}
+
+#[test]
+fn sealed_weights_answer_as_plain_ones_and_only_with_their_key() {
+    let site = site();
+    let key = RunKey::from_bytes(&[4; 32]);
+    let seal = |name: &str, part, fill: &dyn Fn(&Folder)| {
+        fs::create_dir(site.path(name)).unwrap();
+        fill(&Folder::of_run(&site.path(name), "run", part, Some(&key)));
+    };
+    let adapter = site.tuned.adapter.as_ref().unwrap();
+    let mut merged = site.base.weights.clone();
+    adapter.merge(&mut merged).unwrap();
+    let config = fs::read(site.path("base/config.json")).unwrap();
+    seal("sealed-adapter", RunPart::Adapter, &|folder| _ = adapter.save_to(folder, "tiny").unwrap());
+    seal("sealed-full", RunPart::Model, &|folder| {
+        merged.save_to(folder, StoredType::F32).unwrap();
+        folder.write("config.json", |file| file.write_all(&config)).unwrap();
+    });
+    fs::create_dir(site.path("full")).unwrap();
+    merged.save(&site.path("full"), StoredType::F32).unwrap();
+    fs::write(site.path("full/config.json"), &config).unwrap();
+    for (plain, sealed) in [("adapter", "sealed-adapter"), ("full", "sealed-full")] {
+        let ask = |tuned: &str, key| {
+            let tuned = Some(site.path(tuned).to_str().unwrap().to_owned());
+            answer(&AskJob { tuned, key, ..site.job("the thing", 1.2, 16) }, &mut go_on)
+        };
+        let tokens = |answers: Vec<Completion>| answers.into_iter().map(|one| one.tokens).collect::<Vec<_>>();
+        let expected = tokens(ask(plain, None).unwrap());
+        assert_eq!(tokens(ask(sealed, Some(key.clone())).unwrap()), expected);
+        let wrong = ask(sealed, Some(RunKey::from_bytes(&[5; 32]))).unwrap_err().to_string();
+        assert!(wrong.contains(sealed) && wrong.contains("belong to another object or key"), "{wrong}");
+        assert!(matches!(ask(sealed, None), Err(ServeError::Tensor(_))));
+    }
 }
 
 #[test]

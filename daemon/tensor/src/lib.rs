@@ -1,5 +1,5 @@
 //! The forward, the hand-written backward and the optimiser of the Llama, Qwen2 and Qwen3 decoders, with the
-//! formats that their weights and adapters are kept in.
+//! formats that their weights and adapters are kept in, plain or sealed.
 //!
 //! It is the one crate that names candle, which reads the stored types; from there on weights, activations and
 //! gradients are plain `f32` buffers, because candle's activations are allocated and cleared at each operation and
@@ -15,6 +15,7 @@ mod block;
 mod decode;
 mod error;
 mod float;
+mod folder;
 mod kernels;
 mod linear;
 mod lora;
@@ -34,6 +35,7 @@ pub use batch::{Batch, IGNORE};
 pub use decode::{Cache, decode};
 pub use error::TensorError;
 pub use float::Float;
+pub use folder::{FileWriter, Folder, Tuned};
 pub use lora::Lora;
 pub use model::Model;
 pub use optimizer::{AdamW, Gradients, Moments, adamw};

@@ -1,12 +1,13 @@
+use std::io::Write;
 use std::path::Path;
 
-use moat_contracts::Architecture;
+use moat_contracts::{Architecture, Digest};
 use serde_json::{Value, json};
 
 use crate::kernels::{Cpu, Kernels, Matrix, MatrixMut};
 use crate::model::Index;
 use crate::random::Random;
-use crate::{Float, Parameter, Parameters, StoredType, TensorError, Weights, stored};
+use crate::{Float, Folder, Parameter, Parameters, StoredType, TensorError, Weights, stored};
 
 /// A low-rank adapter on every linear of every block: `W + alpha/rank * B A`.
 #[derive(Clone, Debug)]
@@ -16,10 +17,12 @@ pub struct Lora<F: Float = f32> {
     pub(crate) parameters: Parameters<F>,
 }
 
-const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 impl Lora {
+    /// The file that every adapter's folder has.
+    pub(crate) const CONFIG: &str = "adapter_config.json";
+
     /// As PEFT starts one: A uniform in ±1/√in (Kaiming's with a = √5), B zero, so that it changes nothing yet.
     pub fn new(architecture: &Architecture, rank: usize, alpha: f64, seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -35,15 +38,22 @@ impl Lora {
         Self { rank, alpha, parameters }
     }
 
-    /// Reads `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them.
+    /// Reads `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them, as plain files.
     ///
     /// # Errors
     /// [`TensorError`] names what is missing, or asked for and not supported.
     pub fn load(architecture: &Architecture, dir: &Path) -> Result<Self, TensorError> {
-        let path = dir.join(CONFIG);
-        let format = |reason: String| TensorError::Format { path: path.clone(), reason };
+        Self::load_from(architecture, &Folder::plain(dir))
+    }
+
+    /// [`Lora::load`] from files that may be sealed.
+    ///
+    /// # Errors
+    /// Those of [`Lora::load`] and of [`Folder::read`].
+    pub fn load_from(architecture: &Architecture, folder: &Folder) -> Result<Self, TensorError> {
+        let format = |reason: String| folder.damaged(Self::CONFIG, reason);
         let config: Value =
-            serde_json::from_slice(&stored::read(&path)?).map_err(|error| format(error.to_string()))?;
+            serde_json::from_slice(&folder.read(Self::CONFIG)?).map_err(|error| format(error.to_string()))?;
         supported(&config).map_err(&format)?;
         let rank = config["r"].as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|rank| *rank > 0);
         let rank = rank.ok_or_else(|| format("it has no usable `r`".to_owned()))?;
@@ -52,9 +62,8 @@ impl Lora {
             .ok_or_else(|| format("it has no usable `lora_alpha`".to_owned()))?;
         let mut parameters = empty(architecture, rank);
         let mut found = vec![false; parameters.list().len()];
-        let path = dir.join(WEIGHTS);
-        stored::read_into(&stored::read(&path)?, &mut parameters, &mut found, |_| false)
-            .map_err(|error| error.at(&path))?;
+        stored::read_into(&folder.read(WEIGHTS)?, &mut parameters, &mut found, |_| false)
+            .map_err(|error| error.at(&folder.place(WEIGHTS)))?;
         stored::all_found(&parameters, &found)?;
         Ok(Self { rank, alpha, parameters })
     }
@@ -65,8 +74,14 @@ impl Lora {
     /// # Errors
     /// [`TensorError::Io`].
     pub fn save(&self, dir: &Path, base_name: &str) -> Result<(), TensorError> {
-        let named = self.parameters.list().iter().map(|parameter| (parameter.name.clone(), parameter));
-        let bytes = stored::to_bytes(named, StoredType::F32, Some(("format", "pt".to_owned())))?;
+        self.save_to(&Folder::plain(dir), base_name).map(drop)
+    }
+
+    /// [`Lora::save`] into files that may be sealed. Returns the SHA-256 of the weights' file, before any seal.
+    ///
+    /// # Errors
+    /// [`TensorError::Io`].
+    pub fn save_to(&self, folder: &Folder, base_name: &str) -> Result<Digest, TensorError> {
         let alpha = if self.alpha.fract() == 0.0 { json!(self.alpha as i64) } else { json!(self.alpha) };
         let config = json!({
             "base_model_name_or_path": base_name,
@@ -84,8 +99,11 @@ impl Lora {
             "use_dora": false,
             "use_rslora": false,
         });
-        stored::write(dir, WEIGHTS, &bytes)?;
-        stored::write(dir, CONFIG, format!("{config:#}\n").as_bytes())
+        let named = self.parameters.list().iter().map(|parameter| (parameter.name.clone(), parameter));
+        let format = Some(("format", "pt".to_owned()));
+        let weights = folder.write(WEIGHTS, |into| stored::write(into, named, StoredType::F32, format))?;
+        folder.write(Self::CONFIG, |into| into.write_all(format!("{config:#}\n").as_bytes()))?;
+        Ok(weights)
     }
 }
 

@@ -60,6 +60,16 @@ impl<F: Float> Parameters<F> {
         Self { list: self.list.iter().map(zero).collect() }
     }
 
+    /// The same names and shapes, to be given values.
+    pub(crate) fn without_values(&self) -> Self {
+        let bare = |parameter: &Parameter<F>| Parameter {
+            name: parameter.name.clone(),
+            shape: parameter.shape.clone(),
+            values: Vec::new(),
+        };
+        Self { list: self.list.iter().map(bare).collect() }
+    }
+
     /// The same tensors as other numbers.
     pub fn cast<G: Float>(&self) -> Parameters<G> {
         let cast = |parameter: &Parameter<F>| Parameter {

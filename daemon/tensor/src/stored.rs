@@ -1,15 +1,14 @@
 //! Files and bytes in safetensors' format.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{File, rename};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use candle_core::safetensors::SliceSafetensors;
 use candle_core::{DType, Device};
 use half::bf16;
-use safetensors::{Dtype, View, serialize};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::{Moments, Parameter, Parameters, TensorError};
 
@@ -22,47 +21,64 @@ pub enum StoredType {
     Bf16,
 }
 
-/// A tensor on its way into a file.
-struct Outgoing<'a> {
-    parameter: &'a Parameter,
-    stored: StoredType,
-}
+/// Bytes that are converted at once.
+const PIECE: usize = 64 << 10;
 
-impl View for Outgoing<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.stored {
-            StoredType::F32 => Dtype::F32,
-            StoredType::Bf16 => Dtype::BF16,
+impl StoredType {
+    const fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::BF16,
         }
     }
 
-    fn shape(&self) -> &[usize] {
-        &self.parameter.shape
+    const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
     }
 
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.parameter.values.iter();
-        Cow::Owned(match self.stored {
-            StoredType::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
-            StoredType::Bf16 => values.flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        })
-    }
-
-    fn data_len(&self) -> usize {
-        let size = if self.stored == StoredType::F32 { 4 } else { 2 };
-        self.parameter.values.len() * size
+    fn put(self, values: &[f32], into: &mut Vec<u8>) {
+        match self {
+            Self::F32 => into.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Self::Bf16 => into.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
+        }
     }
 }
 
-/// Tensors as the bytes of a safetensors file. `rename` gives each the name that it is stored under.
-pub(crate) fn to_bytes<'a>(
+/// Writes tensors, each under the name given, as a safetensors file, with the bytes that the safetensors library gives;
+/// no second copy of them is made.
+pub(crate) fn write<'a>(
+    into: &mut dyn Write,
     parameters: impl IntoIterator<Item = (String, &'a Parameter)>,
     stored: StoredType,
     metadata: Option<(&str, String)>,
-) -> Result<Vec<u8>, TensorError> {
-    let outgoing = parameters.into_iter().map(|(name, parameter)| (name, Outgoing { parameter, stored }));
+) -> io::Result<()> {
+    let mut parameters: Vec<_> = parameters.into_iter().collect();
+    parameters.sort_by(|left, right| left.0.cmp(&right.0));
+    let mut end = 0;
+    let infos = parameters.iter().map(|(name, parameter)| {
+        let start = end;
+        end += parameter.values.len() * stored.size();
+        let (dtype, shape) = (stored.dtype(), parameter.shape.clone());
+        (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+    });
+    let infos = infos.collect();
     let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_owned(), value)]));
-    serialize(outgoing, metadata).map_err(|error| TensorError::State(error.to_string()))
+    let header = Metadata::new(metadata, infos).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    into.write_all(&(header.len() as u64).to_le_bytes())?;
+    into.write_all(&header)?;
+    let mut piece = Vec::with_capacity(PIECE);
+    for values in parameters.iter().flat_map(|(_, parameter)| parameter.values.chunks(PIECE / stored.size()))
+    {
+        piece.clear();
+        stored.put(values, &mut piece);
+        into.write_all(&piece)?;
+    }
+    Ok(())
 }
 
 /// Reads `parameters` by name out of a safetensors file's bytes, as `f32`. Marks in `found` those that were there,
@@ -128,42 +144,22 @@ pub(crate) fn all_found(parameters: &Parameters, found: &[bool]) -> Result<(), T
     }
 }
 
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TensorError> {
-    std::fs::read(path).map_err(|source| TensorError::Io { path: path.to_owned(), what: "read", source })
-}
-
-/// Writes a file whole or not at all: beside its place, synced, moved there, and the folder synced.
-pub(crate) fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), TensorError> {
-    let (path, new) = (dir.join(name), dir.join(format!(".{name}.new")));
-    let all = || {
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        rename(&new, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    all().map_err(|source| TensorError::Io { path: path.clone(), what: "written", source })
-}
-
 impl Parameters {
-    /// The tensors as the bytes of a safetensors file, exact (for checkpoints; F32).
+    /// Writes the tensors as a safetensors file, exact (for checkpoints; F32).
     ///
     /// # Errors
-    /// [`TensorError::State`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, TensorError> {
-        to_bytes(
-            self.list().iter().map(|parameter| (parameter.name.clone(), parameter)),
-            StoredType::F32,
-            None,
-        )
+    /// Those of `into`.
+    pub fn write(&self, into: &mut dyn Write) -> io::Result<()> {
+        let named = self.list().iter().map(|parameter| (parameter.name.clone(), parameter));
+        write(into, named, StoredType::F32, None)
     }
 
-    /// Sets every tensor from [`Parameters::to_bytes`]'s bytes; nothing changes unless all fit.
+    /// Sets every tensor from what [`Parameters::write`] wrote; nothing changes unless all fit.
     ///
     /// # Errors
     /// [`TensorError::State`], [`TensorError::Missing`], [`TensorError::Unexpected`] or [`TensorError::Shape`].
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), TensorError> {
-        let (mut restored, mut found) = (self.clone(), vec![false; self.list().len()]);
+        let (mut restored, mut found) = (self.without_values(), vec![false; self.list().len()]);
         read_into(bytes, &mut restored, &mut found, |_| false).map_err(state)?;
         all_found(&restored, &found)?;
         *self = restored;
@@ -179,31 +175,23 @@ fn state(error: ReadError) -> TensorError {
 }
 
 impl Moments {
-    /// Both moments under one list of names.
-    fn joined(&self) -> Parameters {
-        let prefixed = |prefix: &'static str, parameters: &Parameters| -> Vec<Parameter> {
-            let rename = |parameter: &Parameter| {
-                let name = format!("{prefix}.{}", parameter.name);
-                Parameter { name, ..parameter.clone() }
-            };
-            parameters.list().iter().map(rename).collect()
-        };
-        let mut list = prefixed("first", &self.first);
-        list.append(&mut prefixed("second", &self.second));
-        Parameters::new(list)
+    /// Both moments, with the names that they are stored under.
+    fn named(&self) -> impl Iterator<Item = (String, &Parameter)> {
+        let halves = [("first", &self.first), ("second", &self.second)];
+        halves.into_iter().flat_map(|(half, parameters)| {
+            parameters.list().iter().map(move |parameter| (format!("{half}.{}", parameter.name), parameter))
+        })
     }
 
-    /// Moments and steps as the bytes of a safetensors file, exact.
+    /// Writes moments and steps as a safetensors file, exact.
     ///
     /// # Errors
-    /// [`TensorError::State`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, TensorError> {
-        let joined = self.joined();
-        let named = joined.list().iter().map(|parameter| (parameter.name.clone(), parameter));
-        to_bytes(named, StoredType::F32, Some(("steps", self.steps.to_string())))
+    /// Those of `into`.
+    pub fn write(&self, into: &mut dyn Write) -> io::Result<()> {
+        write(into, self.named(), StoredType::F32, Some(("steps", self.steps.to_string())))
     }
 
-    /// Sets both moments and the steps from [`Moments::to_bytes`]'s bytes; nothing changes unless all fit.
+    /// Sets both moments and the steps from what [`Moments::write`] wrote; nothing changes unless all fit.
     ///
     /// # Errors
     /// As [`Parameters::restore`].
@@ -213,7 +201,12 @@ impl Moments {
         let steps = header.metadata().as_ref().and_then(|metadata| metadata.get("steps"));
         let steps = steps.and_then(|steps| steps.parse().ok());
         let steps = steps.ok_or_else(|| TensorError::State("it does not say its steps".to_owned()))?;
-        let mut joined = self.joined();
+        let named = self.named().map(|(name, parameter)| Parameter {
+            name,
+            shape: parameter.shape.clone(),
+            values: Vec::new(),
+        });
+        let mut joined = Parameters::new(named.collect());
         joined.restore(bytes)?;
         let halves = self.first.list_mut().iter_mut().chain(self.second.list_mut());
         for (place, restored) in halves.zip(joined.list_mut()) {

@@ -1,9 +1,12 @@
 use std::path::Path;
 
-use moat_contracts::Architecture;
+use moat_contracts::{Architecture, Digest};
 
 use crate::random::Random;
-use crate::{Float, Parameter, Parameters, StoredType, TensorError, stored};
+use crate::{Float, Folder, Parameter, Parameters, StoredType, TensorError, stored};
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// A model's weights, under Hugging Face's names in the order of [`Architecture::tensors`].
 #[derive(Clone, Debug)]
@@ -13,26 +16,32 @@ pub struct Weights<F: Float = f32> {
 }
 
 impl Weights {
-    /// Reads `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` lists. Stored
-    /// `f32`, `f16` and `bf16` become `f32`.
+    /// Reads `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` lists, as plain
+    /// files. Stored `f32`, `f16` and `bf16` become `f32`.
     ///
     /// # Errors
     /// [`TensorError`] names the file or the tensor that is missing, unexpected, damaged or of a wrong shape.
     pub fn load(dir: &Path) -> Result<Self, TensorError> {
-        let config_path = dir.join("config.json");
-        let format = |path: &Path, reason: String| TensorError::Format { path: path.to_owned(), reason };
-        let config = String::from_utf8(stored::read(&config_path)?)
-            .map_err(|_| format(&config_path, "it is not UTF-8".to_owned()))?;
+        Self::load_from(&Folder::plain(dir))
+    }
+
+    /// [`Weights::load`] from files that may be sealed.
+    ///
+    /// # Errors
+    /// Those of [`Weights::load`] and of [`Folder::read`].
+    pub fn load_from(folder: &Folder) -> Result<Self, TensorError> {
+        let format = |reason: &str| folder.damaged("config.json", reason.to_owned());
+        let config = String::from_utf8(folder.read("config.json")?).map_err(|_| format("it is not UTF-8"))?;
         let architecture = Architecture::from_config(&config)?;
         let mut parameters = empty(&architecture);
         let mut found = vec![false; parameters.list().len()];
         let tied = architecture.tied;
         let ignored =
             |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
-        for path in files(dir)? {
-            let bytes = stored::read(&path)?;
+        for name in files(folder)? {
+            let bytes = folder.read(&name)?;
             stored::read_into(&bytes, &mut parameters, &mut found, ignored)
-                .map_err(|error| error.at(&path))?;
+                .map_err(|error| error.at(&folder.place(&name)))?;
         }
         stored::all_found(&parameters, &found)?;
         Ok(Self { architecture, parameters })
@@ -58,9 +67,17 @@ impl Weights {
     /// # Errors
     /// [`TensorError::Io`].
     pub fn save(&self, dir: &Path, stored: StoredType) -> Result<(), TensorError> {
+        self.save_to(&Folder::plain(dir), stored).map(drop)
+    }
+
+    /// [`Weights::save`] into files that may be sealed. Returns the SHA-256 of what was written, before any seal.
+    ///
+    /// # Errors
+    /// [`TensorError::Io`].
+    pub fn save_to(&self, folder: &Folder, stored: StoredType) -> Result<Digest, TensorError> {
         let named = self.parameters.list().iter().map(|parameter| (parameter.name.clone(), parameter));
-        let bytes = stored::to_bytes(named, stored, Some(("format", "pt".to_owned())))?;
-        stored::write(dir, "model.safetensors", &bytes)
+        let format = Some(("format", "pt".to_owned()));
+        folder.write(WEIGHTS, |into| stored::write(into, named, stored, format))
     }
 }
 
@@ -97,14 +114,13 @@ fn empty(architecture: &Architecture) -> Parameters {
 }
 
 /// The one file, or the shards of the index, each once and in order.
-fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>, TensorError> {
-    let index_path = dir.join("model.safetensors.index.json");
-    if !index_path.exists() {
-        return Ok(vec![dir.join("model.safetensors")]);
+fn files(folder: &Folder) -> Result<Vec<String>, TensorError> {
+    if !folder.has(INDEX) {
+        return Ok(vec![WEIGHTS.to_owned()]);
     }
-    let format = |reason: &str| TensorError::Format { path: index_path.clone(), reason: reason.to_owned() };
+    let format = |reason: &str| folder.damaged(INDEX, reason.to_owned());
     let index: serde_json::Value =
-        serde_json::from_slice(&stored::read(&index_path)?).map_err(|error| format(&error.to_string()))?;
+        serde_json::from_slice(&folder.read(INDEX)?).map_err(|error| format(&error.to_string()))?;
     let map = index["weight_map"].as_object().ok_or_else(|| format("it has no weight_map"))?;
     let mut names = map
         .values()
@@ -115,5 +131,5 @@ fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>, TensorError> {
     if names.iter().any(|name| name.contains(['/', '\\']) || name.starts_with('.')) {
         return Err(format("weight_map names a file outside its folder"));
     }
-    Ok(names.iter().map(|name| dir.join(name)).collect())
+    Ok(names.into_iter().map(str::to_owned).collect())
 }

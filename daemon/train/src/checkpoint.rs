@@ -1,12 +1,13 @@
 //! A checkpoint is the folder `checkpoint/STEP` of a run, with what training changes, AdamW's moments, and
-//! `state.json`. It is written beside the one before under another name, renamed when all of it is on disk, and only
+//! `state.json`, all plain or all sealed. It is written beside the one before under another name, renamed when all of it is on disk, and only
 //! then is the one before removed: whatever happens, one complete checkpoint is there.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Digest, Progress};
-use moat_tensor::{LossSum, Model, Moments};
+use moat_contracts::{Digest, Progress, RunPart, TrainJob};
+use moat_tensor::{Folder, LossSum, Model, Moments};
 use serde::{Deserialize, Serialize};
 
 use crate::{TrainError, files};
@@ -70,27 +71,31 @@ impl State {
     }
 }
 
+/// Where a run's checkpoints lie.
+fn folder_of(job: &TrainJob) -> PathBuf {
+    Path::new(&job.output).join(RunPart::Checkpoint.word())
+}
+
+/// A checkpoint's files, as the job has them sealed.
+fn files_of(job: &TrainJob, path: &Path) -> Folder {
+    Folder::of_run(path, &job.run, RunPart::Checkpoint, job.key.as_ref())
+}
+
 pub(crate) fn save(
-    folder: &Path,
+    job: &TrainJob,
     owner: Owner,
     state: &State,
     model: &Model,
     moments: &Moments,
 ) -> Result<(), TrainError> {
+    let folder = &folder_of(job);
     let unfinished = folder.join(UNFINISHED);
     files::fresh_folder(&unfinished)?;
-    let write = |name: &str, bytes: Vec<u8>| -> Result<Digest, TrainError> {
-        files::write(&unfinished.join(name), &bytes)?;
-        Ok(Digest::of(&bytes))
-    };
-    let trainable = write(TRAINABLE, model.trainable().to_bytes()?)?;
-    let moments = write(MOMENTS, moments.to_bytes()?)?;
+    let into = files_of(job, &unfinished);
+    let trainable = into.write(TRAINABLE, |file| model.trainable().write(file))?;
+    let moments = into.write(MOMENTS, |file| moments.write(file))?;
     let saved = Saved { format: FORMAT, owner, state: state.clone(), trainable, moments };
-    let damaged = |error: serde_json::Error| TrainError::Checkpoint {
-        path: folder.to_owned(),
-        reason: format!("its state cannot be written: {error}"),
-    };
-    write(STATE, serde_json::to_vec(&saved).map_err(damaged)?)?;
+    into.write(STATE, |file| file.write_all(&serde_json::to_vec(&saved)?))?;
     let finished = folder.join(state.step.to_string());
     files::publish(&unfinished, &finished)?;
     for (step, path) in list(folder)? {
@@ -101,20 +106,17 @@ pub(crate) fn save(
     Ok(())
 }
 
-/// Restores the newest checkpoint, if there is one.
+/// Restores the newest checkpoint, if there is one. Where it is refused, the model may be half restored.
 pub(crate) fn restore(
-    folder: &Path,
+    job: &TrainJob,
     owner: Owner,
     model: &mut Model,
     moments: &mut Moments,
 ) -> Result<Option<State>, TrainError> {
-    let Some((step, path)) = list(folder)?.into_iter().max() else { return Ok(None) };
+    let Some((step, path)) = list(&folder_of(job))?.into_iter().max() else { return Ok(None) };
     let refused = |reason: &str| TrainError::Checkpoint { path: path.clone(), reason: reason.to_owned() };
-    let read = |name: &str| {
-        let file = path.join(name);
-        fs::read(&file).map_err(TrainError::read(&file))
-    };
-    let saved: Saved = serde_json::from_slice(&read(STATE)?)
+    let from = files_of(job, &path);
+    let saved: Saved = serde_json::from_slice(&from.read(STATE)?)
         .map_err(|_| refused("its state is of another version of Moat"))?;
     if saved.format != FORMAT {
         return Err(refused("it is of another version of Moat"));
@@ -128,15 +130,17 @@ pub(crate) fn restore(
     if saved.owner.corpus != owner.corpus {
         return Err(refused("it was made on other data or by another tokenizer"));
     }
-    let (trainable, state) = (read(TRAINABLE)?, read(MOMENTS)?);
-    if Digest::of(&trainable) != saved.trainable
-        || Digest::of(&state) != saved.moments
-        || saved.state.step != step
-    {
-        return Err(refused("its files were changed since they were written"));
+    let changed = || refused("its files were changed since they were written");
+    if saved.state.step != step {
+        return Err(changed());
     }
-    model.trainable_mut().restore(&trainable)?;
-    moments.restore(&state)?;
+    // One after the other, so that only one of them lies in memory twice.
+    let read = |name: &str, digest: Digest| -> Result<Vec<u8>, TrainError> {
+        let bytes = from.read(name)?;
+        if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(changed()) }
+    };
+    model.trainable_mut().restore(&read(TRAINABLE, saved.trainable)?)?;
+    moments.restore(&read(MOMENTS, saved.moments)?)?;
     Ok(Some(saved.state))
 }
 

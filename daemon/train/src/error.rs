@@ -77,7 +77,17 @@ pub enum TrainError {
     Exists(PathBuf),
     /// What `tensor` found.
     #[error(transparent)]
-    Tensor(#[from] TensorError),
+    Tensor(TensorError),
+}
+
+impl From<TensorError> for TrainError {
+    fn from(error: TensorError) -> Self {
+        match error {
+            // So that a full disk comes with its remedy, whoever met it.
+            TensorError::Io { path, what, source } => Self::Io { path, what, source },
+            other => Self::Tensor(other),
+        }
+    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {

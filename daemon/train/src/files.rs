@@ -1,17 +1,7 @@
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 
 use crate::TrainError;
-
-/// Writes a file and does not return before it is on disk.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(TrainError::written(path))
-}
 
 /// Makes an empty folder, in place of what an interrupted writer may have left there.
 pub(crate) fn fresh_folder(path: &Path) -> Result<(), TrainError> {

@@ -1,9 +1,9 @@
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Architecture, Digest, ExportJob, Method};
-use moat_tensor::{Lora, Model, StoredType, TensorError, Weights};
+use moat_contracts::{Architecture, Digest, ExportJob, Method, RunPart, TrainJob};
+use moat_tensor::{Folder, Lora, Model, StoredType, TensorError, Weights};
 use serde_json::Value;
 
 use crate::{TrainError, files};
@@ -21,34 +21,25 @@ const COMPANIONS: [&str; 9] = [
     "merges.txt",
 ];
 
-/// Writes the result of a run: `adapter/` in PEFT's format, or `model/` as a base of its own. Returns the SHA-256 of
-/// the weights file.
-pub(crate) fn write_result(
-    output: &Path,
-    base: &Path,
-    base_name: &str,
-    model: &Model,
-) -> Result<Digest, TrainError> {
+/// Writes the result of a run: `adapter/` in PEFT's format, or `model/` as a base of its own; plain, or sealed where the
+/// job has a key. Returns the SHA-256 of the weights' plain bytes.
+pub(crate) fn write_result(job: &TrainJob, model: &Model) -> Result<Digest, TrainError> {
+    let output = Path::new(&job.output);
     let unfinished = output.join("unfinished");
     files::fresh_folder(&unfinished)?;
-    let (name, file) = match &model.adapter {
-        Some(adapter) => {
-            adapter.save(&unfinished, base_name)?;
-            ("adapter", "adapter_model.safetensors")
-        }
-        None => {
-            write_model(&unfinished, base, &model.weights)?;
-            ("model", "model.safetensors")
-        }
+    let part = if model.adapter.is_some() { RunPart::Adapter } else { RunPart::Model };
+    let folder = Folder::of_run(&unfinished, &job.run, part, job.key.as_ref());
+    let weights = match &model.adapter {
+        Some(adapter) => adapter.save_to(&folder, &job.recipe.base)?,
+        None => write_model(&folder, Path::new(&job.base), &model.weights)?,
     };
-    let folder = output.join(name);
-    files::publish(&unfinished, &folder)?;
-    let path = folder.join(file);
-    Ok(Digest::of(&fs::read(&path).map_err(TrainError::read(&path))?))
+    files::publish(&unfinished, &output.join(part.word()))?;
+    Ok(weights)
 }
 
 /// Adds an adapter to its base and writes the sum as a model folder of its own, in the type that the base is stored
-/// in (bfloat16 where all of it is, 32-bit floats otherwise). The folder appears whole or not at all.
+/// in (bfloat16 where all of it is, 32-bit floats otherwise). The adapter may be sealed; the sum is plain, for it is to
+/// leave. The folder appears whole or not at all.
 ///
 /// # Errors
 /// [`TrainError::Exists`], or what cannot be read or written.
@@ -58,13 +49,14 @@ pub fn merge(job: &ExportJob) -> Result<(), TrainError> {
         return Err(TrainError::Exists(output.to_owned()));
     }
     let mut weights = Weights::load(base)?;
-    let adapter = Lora::load(weights.architecture(), Path::new(&job.adapter))?;
+    let folder = Folder::of_run(Path::new(&job.adapter), &job.run, RunPart::Adapter, job.key.as_ref());
+    let adapter = Lora::load_from(weights.architecture(), &folder)?;
     adapter.merge(&mut weights)?;
     let mut name = output.as_os_str().to_owned();
     name.push(".unfinished");
     let unfinished = PathBuf::from(name);
     files::fresh_folder(&unfinished)?;
-    write_model(&unfinished, base, &weights)?;
+    write_model(&Folder::plain(&unfinished), base, &weights)?;
     files::publish(&unfinished, output)
 }
 
@@ -105,18 +97,17 @@ pub(crate) fn model(
     Ok(Model { weights, adapter })
 }
 
-fn write_model(folder: &Path, base: &Path, weights: &Weights) -> Result<(), TrainError> {
-    weights.save(folder, stored_type(base)?)?;
+fn write_model(folder: &Folder, base: &Path, weights: &Weights) -> Result<Digest, TrainError> {
+    let digest = weights.save_to(folder, stored_type(base)?)?;
     for name in COMPANIONS {
-        let (from, to) = (base.join(name), folder.join(name));
-        match fs::copy(&from, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(TrainError::written(&to)(error));
-            }
-            _ => {}
+        let from = base.join(name);
+        match File::open(&from) {
+            Ok(mut file) => _ = folder.write(name, |to| io::copy(&mut file, to).map(drop))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(TrainError::read(&from)(error)),
         }
     }
-    Ok(())
+    Ok(digest)
 }
 
 /// How a base stores its weights: bfloat16 where every tensor is, 32-bit floats otherwise.
@@ -150,7 +141,7 @@ fn weight_files(base: &Path) -> Result<Vec<PathBuf>, TrainError> {
 
 /// A safetensors file's header: 8 bytes of length, little-endian, then that much JSON.
 fn header(path: &Path) -> Result<serde_json::Map<String, Value>, TrainError> {
-    let mut file = fs::File::open(path).map_err(TrainError::read(path))?;
+    let mut file = File::open(path).map_err(TrainError::read(path))?;
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(TrainError::read(path))?;
     let mut json = Vec::new();

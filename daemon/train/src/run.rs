@@ -18,7 +18,7 @@ pub enum Ended {
 }
 
 /// Trains on `corpus`, from the newest checkpoint in the job's folder if there is one, and writes `adapter/` (LoRA)
-/// or `model/` (full; in the type the base is stored in).
+/// or `model/` (full; in the type the base is stored in). With a key, no file of these is ever plain.
 ///
 /// A step normalises by the trained tokens of all its micro-batches, clips the gradient's norm as torch does, and
 /// takes one AdamW step. A checkpoint is written every `checkpoint_every` steps, when `stop` becomes true (a step
@@ -35,7 +35,7 @@ pub fn train(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ended, TrainError> {
     let recipe = &job.recipe;
-    let (base, folder) = (Path::new(&job.base), Path::new(&job.output));
+    let base = Path::new(&job.base);
     let (architecture, config) = output::architecture(base)?;
     if recipe.train.sequence_length > architecture.max_position {
         return Err(TrainError::Length {
@@ -49,10 +49,9 @@ pub fn train(
     let mut plan = Plan::new(corpus, &recipe.train, recipe.seed);
     let steps = plan.steps();
     let owner = Owner { recipe: recipe.hash(), corpus: corpus.fingerprint(), base: config };
-    let checkpoints = folder.join("checkpoint");
     let mut gradients = Gradients::new(&model);
     let mut moments = Moments::new(&model);
-    let restored = checkpoint::restore(&checkpoints, owner, &mut model, &mut moments)?;
+    let restored = checkpoint::restore(job, owner, &mut model, &mut moments)?;
     let mut saved = restored.as_ref().map(|state| state.step);
     let mut state = restored.unwrap_or_else(State::start);
     let trainable = model.trainable().count();
@@ -76,7 +75,7 @@ pub fn train(
         let sum = gradient(&model, &batches, recipe.train.recompute, stop, &mut gradients)?;
         let Some(sum) = sum else {
             if saved != Some(state.step) {
-                checkpoint::save(&checkpoints, owner, &state, &model, &moments)?;
+                checkpoint::save(job, owner, &state, &model, &moments)?;
                 progress(Progress::Checkpoint { step: state.step });
             }
             return Ok(Ended::Stopped);
@@ -116,12 +115,12 @@ pub fn train(
         state.reports.push(report.clone());
         progress(report);
         if step % recipe.train.checkpoint_every == 0 || step == steps {
-            checkpoint::save(&checkpoints, owner, &state, &model, &moments)?;
+            checkpoint::save(job, owner, &state, &model, &moments)?;
             saved = Some(step);
             progress(Progress::Checkpoint { step });
         }
     }
-    let weights = output::write_result(folder, base, &recipe.base, &model)?;
+    let weights = output::write_result(job, &model)?;
     Ok(Ended::Trained(TrainOutcome {
         steps,
         tokens: state.tokens,

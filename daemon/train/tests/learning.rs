@@ -170,6 +170,8 @@ fn a_merged_model_gives_the_logits_of_base_and_adapter_and_is_a_base() {
     let corpus = place.corpus(Method::Lora, &examples()).unwrap();
     assert!(matches!(run(&place.job("run", &recipe(Method::Lora)), &corpus, None).0, Ok(Ended::Trained(_))));
     let job = ExportJob {
+        run: "run".to_owned(),
+        key: None,
         base: place.path("base").to_str().unwrap().to_owned(),
         adapter: place.path("run/adapter").to_str().unwrap().to_owned(),
         output: place.path("merged").to_str().unwrap().to_owned(),

@@ -5,12 +5,14 @@ mod common;
 
 use std::fs;
 
-use common::{Place, bytes, examples, recipe, run, steps};
-use moat_contracts::{Method, Progress, TrainOutcome};
+use common::{Place, bytes, examples, opened, recipe, run, steps};
+use moat_contracts::{Digest, Method, Progress, RunPart, TrainOutcome};
 use moat_train::{Ended, TrainError};
 
-const FILES: [(Method, &str); 2] =
-    [(Method::Lora, "adapter/adapter_model.safetensors"), (Method::Full, "model/model.safetensors")];
+const FILES: [(Method, RunPart, &str); 2] = [
+    (Method::Lora, RunPart::Adapter, "adapter_model.safetensors"),
+    (Method::Full, RunPart::Model, "model.safetensors"),
+];
 
 fn trained(ended: Result<Ended, TrainError>) -> TrainOutcome {
     match ended.unwrap() {
@@ -21,30 +23,38 @@ fn trained(ended: Result<Ended, TrainError>) -> TrainOutcome {
 
 #[test]
 fn a_run_stopped_at_any_step_ends_with_the_same_bytes() {
-    for (method, file) in FILES {
+    for (method, part, file) in FILES {
         let place = Place::new();
         let corpus = place.corpus(method, &examples()).unwrap();
         let recipe = recipe(method);
-        let (ended, reports) = run(&place.job("whole", &recipe), &corpus, None);
+        let job = place.job("whole", &recipe);
+        let (ended, reports) = run(&job, &corpus, None);
         let (outcome, whole) = (trained(ended), steps(&reports));
-        let weights = bytes(&place.path("whole").join(file));
+        let weights = opened(&job, part, file);
+        assert_eq!(outcome.weights, Digest::of(&weights));
         assert!(outcome.last_loss < outcome.first_loss, "{outcome:?}");
         assert!(whole.len() as u64 == outcome.steps && outcome.steps > 6);
 
-        let (again, reports) = run(&place.job("again", &recipe), &corpus, None);
-        assert_eq!((trained(again), steps(&reports)), (outcome.clone(), whole.clone()));
-        assert_eq!(bytes(&place.path("again").join(file)), weights);
+        // Sealing changes nothing.
+        for job in [place.job("again", &recipe), place.sealed("sealed", &recipe)] {
+            let (again, reports) = run(&job, &corpus, None);
+            assert_eq!((trained(again), steps(&reports)), (outcome.clone(), whole.clone()));
+            assert_eq!(opened(&job, part, file), weights);
+        }
 
         for cut in 0..outcome.steps {
-            let job = place.job(&format!("cut{cut}"), &recipe);
-            let (ended, first) = run(&job, &corpus, Some(cut));
-            assert_eq!(ended.unwrap(), Ended::Stopped, "{cut}");
-            assert_eq!(first.last(), Some(&Progress::Checkpoint { step: cut }));
-            let (ended, second) = run(&job, &corpus, None);
-            assert_eq!(trained(ended), outcome, "{cut}");
-            // What was done before is told again, so that nobody's record of the run has a gap.
-            assert_eq!(steps(&second), whole, "{cut}");
-            assert_eq!(bytes(&place.path(&job.run).join(file)), weights, "{cut}");
+            for job in
+                [place.job(&format!("cut{cut}"), &recipe), place.sealed(&format!("sealed{cut}"), &recipe)]
+            {
+                let (ended, first) = run(&job, &corpus, Some(cut));
+                assert_eq!(ended.unwrap(), Ended::Stopped, "{cut}");
+                assert_eq!(first.last(), Some(&Progress::Checkpoint { step: cut }));
+                let (ended, second) = run(&job, &corpus, None);
+                assert_eq!(trained(ended), outcome, "{cut}");
+                // What was done before is told again, so that nobody's record of the run has a gap.
+                assert_eq!(steps(&second), whole, "{cut}");
+                assert_eq!(opened(&job, part, file), weights, "{cut}");
+            }
         }
     }
 }

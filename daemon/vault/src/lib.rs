@@ -43,6 +43,7 @@ mod cipher;
 mod disk;
 mod error;
 mod file;
+mod folder;
 mod kek;
 mod key;
 mod locked;
@@ -57,6 +58,7 @@ mod vault;
 
 pub use error::{ShareError, VaultError};
 pub use file::{SealedFile, open_file, sweep};
+pub use folder::SealedFolder;
 pub use kek::{Kek, PassphraseCosts};
 pub use key::{DataKey, WrappedKey};
 pub use root::{SlotInfo, SlotKind};

@@ -32,6 +32,8 @@ pub(crate) async fn ask(
     }
     let base = runs::base(daemon, &run.recipe)?;
     let job = ToEngine::Ask(AskJob {
+        run: run.name.clone(),
+        key: runs::key(daemon, &run)?,
         base: daemon.state.base(&base.name).display().to_string(),
         tuned: Some(runs::weights(daemon, &run).display().to_string()),
         prompt,

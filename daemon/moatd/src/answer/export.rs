@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use moat_catalog::RunRow;
 use moat_contracts::{ExportJob, Method};
-use moat_models::{Export, ImportedBase};
+use moat_models::{Begun, Export, ImportedBase};
 use moat_protocol::control::{Exported, Reply};
 use moat_protocol::engine::{FromEngine, ToEngine};
 
@@ -36,41 +36,37 @@ pub(crate) async fn export(daemon: &Arc<Daemon>, run: &str, folder: &str) -> Res
             base.name, run.name
         )));
     }
-    let model = match run.recipe.train.method {
-        Method::Full => runs::weights(daemon, &run),
-        Method::Lora => merge(daemon, &run, &base).await?,
-    };
+    let begun = moat_models::begin(&folder).map_err(Failure::internal)?;
+    if run.recipe.train.method == Method::Lora {
+        merge(daemon, &run, &base, &begun).await?;
+    }
     let daemon = daemon.clone();
-    let written = tokio::task::spawn_blocking(move || write(&daemon, &run, &base, &model, &folder));
+    let written = tokio::task::spawn_blocking(move || finish(&daemon, &run, &base, begun, &folder));
     Ok(Reply::Exported(written.await.map_err(Failure::internal)??))
 }
 
-/// Has an engine write base + adapter as one model, into the run's folder.
-async fn merge(daemon: &Daemon, run: &RunRow, base: &ImportedBase) -> Result<PathBuf, Failure> {
-    let output = daemon.state.run(&run.name).join("merged");
-    if let Err(error) = std::fs::remove_dir_all(&output)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(Failure::internal(format!("{} cannot be cleared: {error}", output.display())));
-    }
+/// Has an engine write base + adapter as one model, into the export.
+async fn merge(daemon: &Daemon, run: &RunRow, base: &ImportedBase, begun: &Begun) -> Result<(), Failure> {
     let job = ToEngine::Export(ExportJob {
+        run: run.name.clone(),
+        key: runs::key(daemon, run)?,
         base: daemon.state.base(&base.name).display().to_string(),
         adapter: runs::weights(daemon, run).display().to_string(),
-        output: output.display().to_string(),
+        output: begun.model().display().to_string(),
     });
     let mut engine = Engine::start(&daemon.settings, Work::Serve).await?;
     engine.job(&job).await?;
     match engine.result().await? {
-        FromEngine::Exported => Ok(output),
+        FromEngine::Exported => Ok(()),
         _ => Err(EngineError::Unexpected.into()),
     }
 }
 
-fn write(
+fn finish(
     daemon: &Daemon,
     run: &RunRow,
     base: &ImportedBase,
-    model: &Path,
+    begun: Begun,
     folder: &Path,
 ) -> Result<Exported, Failure> {
     let missing = |what: &str| Failure::internal(format!("run {} has no {what} in the catalog", run.name));
@@ -79,7 +75,7 @@ fn write(
     let edge = shown.edge.ok_or_else(|| missing("edge"))?;
     let id = run.dataset.ok_or_else(|| missing("dataset"))?;
     let dataset = daemon.state.catalog()?.dataset(id)?.ok_or_else(|| missing("dataset"))?;
-    let adapter = (run.recipe.train.method == Method::Lora).then(|| runs::weights(daemon, run));
+    let (tuned, key) = (runs::weights(daemon, run), runs::key(daemon, run)?);
     let facts = Export {
         run: &run.name,
         version: env!("CARGO_PKG_VERSION"),
@@ -89,13 +85,9 @@ fn write(
         base,
         outcome: &outcome,
         edge: &edge,
-        adapter: adapter.as_deref(),
-        model,
+        tuned: &tuned,
+        key: key.as_ref(),
     };
-    let files = moat_models::export(&facts, folder).map_err(Failure::internal)?;
-    if adapter.is_some() {
-        std::fs::remove_dir_all(model)
-            .map_err(|error| Failure::internal(format!("{} cannot be cleared: {error}", model.display())))?;
-    }
+    let files = begun.finish(&facts).map_err(Failure::internal)?;
     Ok(Exported { folder: folder.display().to_string(), files })
 }

@@ -1,9 +1,12 @@
+use std::io::Write;
 use std::path::Path;
+
+use moat_contracts::{Digest, RunKey, RunPart};
 
 use super::{KINDS, Kind, batch, model, tiny};
 use crate::{
-    AdamW, Gradients, Lora, Model, Moments, Parameters, StoredType, TensorError, Weights, adamw,
-    forward_backward,
+    AdamW, Folder, Gradients, Lora, Model, Moments, Parameters, StoredType, TensorError, Tuned, Weights,
+    adamw, forward_backward,
 };
 
 fn config(dir: &Path, kind: Kind) {
@@ -55,11 +58,140 @@ fn weights_come_back_as_they_were_stored() {
     }
 }
 
+fn bytes(parameters: &Parameters) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    parameters.write(&mut bytes).unwrap();
+    bytes
+}
+
+/// A tensor on its way into the safetensors library.
+struct Outgoing<'a>(&'a crate::Parameter, StoredType);
+
+impl safetensors::View for Outgoing<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        if self.1 == StoredType::F32 { safetensors::Dtype::F32 } else { safetensors::Dtype::BF16 }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        let values = self.0.values.iter();
+        match self.1 {
+            StoredType::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
+            StoredType::Bf16 => values.flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect(),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        self.data().len()
+    }
+}
+
+#[test]
+fn files_have_the_bytes_that_the_library_gives() {
+    // One tensor is longer than what is converted at once.
+    let long = crate::Parameter {
+        name: "long".to_owned(),
+        shape: vec![3, 30_001],
+        values: (0..90_003).map(|value| value as f32 * 0.37 - 1e4).collect(),
+    };
+    let mut list = model(tiny(Kind::Qwen2), None, 1).weights.parameters().list().to_vec();
+    list.insert(2, long);
+    for stored in [StoredType::F32, StoredType::Bf16] {
+        let format = || Some(("format", "pt".to_owned()));
+        let named = || list.iter().map(|parameter| (parameter.name.clone(), parameter));
+        let mut written = Vec::new();
+        crate::stored::write(&mut written, named(), stored, format()).unwrap();
+        let outgoing = named().map(|(name, parameter)| (name, Outgoing(parameter, stored)));
+        let metadata = format().map(|(key, value)| [(key.to_owned(), value)].into());
+        assert!(written == safetensors::serialize(outgoing, metadata).unwrap(), "{stored:?}");
+    }
+}
+
+/// Every file in a folder.
+fn raw(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+#[test]
+fn sealed_adapters_and_models_come_back_and_show_nothing() {
+    let key = RunKey::from_bytes(&[5; 32]);
+    let (adapters, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let start = model(tiny(Kind::Qwen3), Some(3), 1);
+    let (weights, adapter) = (start.weights, start.adapter.unwrap());
+
+    let sealed = Folder::of_run(adapters.path(), "run-1", RunPart::Adapter, Some(&key));
+    let digest = adapter.save_to(&sealed, "starter").unwrap();
+    let plain = tempfile::tempdir().unwrap();
+    assert_eq!(digest, adapter.save_to(&Folder::plain(plain.path()), "starter").unwrap());
+    let plain = std::fs::read(plain.path().join("adapter_model.safetensors")).unwrap();
+    assert_eq!(digest, Digest::of(&plain));
+    let Tuned::Adapter(found) = Folder::tuned(adapters.path(), "run-1", Some(&key)) else { panic!() };
+    assert_eq!(Lora::load_from(&tiny(Kind::Qwen3), &found).unwrap().parameters(), adapter.parameters());
+
+    let sealed = Folder::of_run(models.path(), "run-1", RunPart::Model, Some(&key));
+    weights.save_to(&sealed, StoredType::F32).unwrap();
+    config(models.path(), Kind::Qwen3);
+    let told = std::fs::read(models.path().join("config.json")).unwrap();
+    std::fs::remove_file(models.path().join("config.json")).unwrap();
+    sealed.write("config.json", |file| file.write_all(&told)).unwrap();
+    let Tuned::Model(found) = Folder::tuned(models.path(), "run-1", Some(&key)) else { panic!() };
+    assert_eq!(Weights::load_from(&found).unwrap().parameters(), weights.parameters());
+
+    for (name, bytes) in raw(adapters.path()).into_iter().chain(raw(models.path())) {
+        assert!(name.ends_with(".sealed"), "{name}");
+        for word in ["lora_A", "__metadata__", "q_proj", "peft_type", "hidden_size"] {
+            assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "{word} in {name}");
+        }
+    }
+}
+
+#[test]
+fn what_was_sealed_for_something_else_or_was_cut_is_refused() {
+    let key = RunKey::from_bytes(&[5; 32]);
+    let dir = tempfile::tempdir().unwrap();
+    let adapter = model(tiny(Kind::Llama), Some(2), 1).adapter.unwrap();
+    let folder = |run: &str, part, key: &RunKey| Folder::of_run(dir.path(), run, part, Some(key));
+    let right = folder("run-1", RunPart::Adapter, &key);
+    adapter.save_to(&right, "starter").unwrap();
+    let refused = |folder: &Folder| match Lora::load_from(&tiny(Kind::Llama), folder) {
+        Err(TensorError::Io { path, source, .. }) => {
+            assert_eq!(source.kind(), std::io::ErrorKind::InvalidData);
+            assert!(source.to_string().contains("cut or changed, or belong to another object or key"));
+            path.file_name().unwrap().to_str().unwrap().to_owned()
+        }
+        other => panic!("{other:?}"),
+    };
+    let config = "adapter_config.json.sealed";
+    let other = RunKey::from_bytes(&[6; 32]);
+    assert_eq!(refused(&folder("run-1", RunPart::Adapter, &other)), config);
+    assert_eq!(refused(&folder("run-2", RunPart::Adapter, &key)), config);
+    assert_eq!(refused(&folder("run-1", RunPart::Checkpoint, &key)), config);
+
+    let weights = right.place("adapter_model.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    let mut changed = whole.clone();
+    changed[whole.len() / 2] ^= 1;
+    for bytes in [&whole[..whole.len() - 1], &whole[..40], &changed] {
+        std::fs::write(&weights, bytes).unwrap();
+        assert_eq!(refused(&right), "adapter_model.safetensors.sealed");
+    }
+    std::fs::copy(right.place("adapter_config.json"), &weights).unwrap();
+    assert_eq!(refused(&right), "adapter_model.safetensors.sealed");
+    std::fs::write(&weights, &whole).unwrap();
+    Lora::load_from(&tiny(Kind::Llama), &right).unwrap();
+}
+
 /// Saves weights after a change to their list of tensors.
 fn saved(dir: &Path, weights: &Weights, change: impl FnOnce(&mut Vec<crate::Parameter>)) {
     let mut list = weights.parameters().list().to_vec();
     change(&mut list);
-    std::fs::write(dir.join("model.safetensors"), Parameters::new(list).to_bytes().unwrap()).unwrap();
+    std::fs::write(dir.join("model.safetensors"), bytes(&Parameters::new(list))).unwrap();
 }
 
 #[test]
@@ -99,7 +231,7 @@ fn shards_are_read_as_their_index_says() {
     let mut map = serde_json::Map::new();
     for (shard, part) in weights.parameters().list().chunks(7).enumerate() {
         let file = format!("model-{shard}.safetensors");
-        std::fs::write(dir.path().join(&file), Parameters::new(part.to_vec()).to_bytes().unwrap()).unwrap();
+        std::fs::write(dir.path().join(&file), bytes(&Parameters::new(part.to_vec()))).unwrap();
         map.extend(part.iter().map(|parameter| (parameter.name.clone(), file.clone().into())));
     }
     let index = |map| serde_json::json!({ "weight_map": serde_json::Value::Object(map) }).to_string();
@@ -149,7 +281,8 @@ fn training_goes_on_from_saved_state_bit_for_bit() {
         let (mut model, mut moments) = (start.clone(), Moments::new(&start));
         step(&mut model, &mut moments);
         step(&mut model, &mut moments);
-        let (bytes, state) = (model.trainable().to_bytes().unwrap(), moments.to_bytes().unwrap());
+        let (bytes, mut state) = (bytes(model.trainable()), Vec::new());
+        moments.write(&mut state).unwrap();
         step(&mut model, &mut moments);
 
         let (mut resumed, mut resumed_moments) = (start.clone(), Moments::new(&start));

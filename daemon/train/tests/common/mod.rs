@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{
-    Digest, Example, Method, OptimizerRecipe, Progress, Recipe, RecordId, Split, TrainJob, TrainRecipe,
+    Digest, Example, Method, OptimizerRecipe, Progress, Recipe, RecordId, RunKey, RunPart, Split, TrainJob,
+    TrainRecipe,
 };
-use moat_tensor::StoredType;
+use moat_tensor::{Folder, StoredType};
 use moat_train::{Corpus, Ended, Intake, TrainError, initialise, train};
 
 pub(crate) struct Place {
@@ -37,11 +38,17 @@ impl Place {
     pub(crate) fn job(&self, run: &str, recipe: &Recipe) -> TrainJob {
         TrainJob {
             run: run.to_owned(),
+            key: None,
             base: self.path("base").to_str().unwrap().to_owned(),
             output: self.path(run).to_str().unwrap().to_owned(),
             recipe: recipe.clone(),
             threads: 0,
         }
+    }
+
+    /// [`Place::job`] with a key.
+    pub(crate) fn sealed(&self, run: &str, recipe: &Recipe) -> TrainJob {
+        TrainJob { key: Some(RunKey::from_bytes(&[9; 32])), ..self.job(run, recipe) }
     }
 
     pub(crate) fn corpus(&self, method: Method, examples: &[Example]) -> Result<Corpus, TrainError> {
@@ -129,4 +136,16 @@ pub(crate) fn steps(reports: &[Progress]) -> Vec<(u64, u64, u64, u64)> {
 
 pub(crate) fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
+}
+
+/// The plain bytes of a file that a job left.
+pub(crate) fn opened(job: &TrainJob, part: RunPart, name: &str) -> Vec<u8> {
+    let folder = Path::new(&job.output).join(part.word());
+    Folder::of_run(&folder, &job.run, part, job.key.as_ref()).read(name).unwrap()
+}
+
+/// Every file in a folder and in those within it.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
