@@ -175,8 +175,8 @@ fn every_version_stands_once_in_the_workspace() {
     for entry in std::fs::read_dir("..").unwrap() {
         let manifest = entry.unwrap().path().join("Cargo.toml");
         let Ok(text) = std::fs::read_to_string(&manifest) else { continue };
-        let dependencies = text.split("dependencies]").skip(1).flat_map(str::lines);
-        for line in dependencies.take_while(|line| !line.starts_with("[features]")) {
+        let sections = text.split("dependencies]\n").skip(1);
+        for line in sections.flat_map(|text| text.lines().take_while(|line| !line.starts_with('['))) {
             let named = line.contains('=') && !line.trim_start().starts_with('#');
             let inherited = line.contains("workspace = true");
             assert!(

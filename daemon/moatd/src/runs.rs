@@ -74,6 +74,7 @@ pub(crate) fn queue(daemon: &Daemon, recipe: Recipe) -> Result<RunRow, Failure> 
         edge: None,
     };
     batch.put_run(&run)?;
+    batch.new_run_key(&run.name)?;
     batch.commit()?;
     daemon.runs.notify_waiters();
     Ok(run)
@@ -133,9 +134,11 @@ pub(crate) fn weights(daemon: &Daemon, run: &RunRow) -> PathBuf {
     })
 }
 
-/// The key under which a run's files are sealed; none where they are plain.
-pub(crate) fn key(_daemon: &Daemon, _run: &RunRow) -> Result<Option<RunKey>, Failure> {
-    Ok(None)
+/// The key under which a run's files are sealed.
+pub(crate) fn key(daemon: &Daemon, run: &RunRow) -> Result<Option<RunKey>, Failure> {
+    let key = daemon.state.catalog()?.run_key(&run.name)?;
+    let key = key.ok_or_else(|| Failure::request(format!("the weights of run {} were erased", run.name)))?;
+    Ok(Some(RunKey::from_bytes(key.expose())))
 }
 
 /// A run as `moat` shows it.

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moat_contracts::Recipe;
+use moat_catalog::Catalog;
+use moat_contracts::{Recipe, RunPart};
 use moat_protocol::Hello;
 use moat_protocol::control::{Reply, Request, Run, Update};
-use moat_vault::{Kek, Vault};
+use moat_vault::{Kek, Vault, open_file};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything here takes; a hang fails instead of blocking.
@@ -183,10 +185,23 @@ impl Site {
         }
     }
 
-    /// SHA-256 of a run's adapter file.
+    /// SHA-256 of a run's weights, as its engine told it.
+    pub(crate) fn weights(&self, run: &str) -> moat_contracts::Digest {
+        match self.call(Request::Run { name: run.to_owned() }) {
+            Reply::Run(run) => run.outcome.unwrap().weights,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// SHA-256 of what a run's sealed adapter file holds, once the daemon is gone.
     pub(crate) fn adapter(&self, run: &str) -> moat_contracts::Digest {
-        let file = self.path("state/runs").join(run).join("adapter/adapter_model.safetensors");
-        moat_contracts::Digest::of(&fs::read(file).unwrap())
+        let file = self.path("state/runs").join(run).join("adapter/adapter_model.safetensors.sealed");
+        let catalog = Catalog::open(&self.path("state/catalog.db"), &self.vault()).unwrap();
+        let key = catalog.run_key(run).unwrap().unwrap();
+        let object = format!("{}/adapter_model.safetensors", RunPart::Adapter.object(run));
+        let mut plain = Vec::new();
+        open_file(&file, &key, &object).unwrap().read_to_end(&mut plain).unwrap();
+        moat_contracts::Digest::of(&plain)
     }
 }
 
