@@ -2,16 +2,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use moat_contracts::{Attempt, Protection};
 use moat_firewall::canary::{self, Watch, Ways};
 use moat_firewall::{Files, Paths, Policy, Program};
+use moat_ledger::{Act, Phase, Who};
 use moat_settings::{EnginePlace, Settings, SourceKind};
 use tracing::{error, info, warn};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 
 /// Each protection in words, and whether this machine granted it.
@@ -19,6 +20,9 @@ pub(crate) type Protections = BTreeMap<String, bool>;
 
 /// Who hears of the canary's attempts, the daemon's own and its engines'.
 static LISTENER: OnceLock<Arc<Daemon>> = OnceLock::new();
+
+/// Between two entries of the ledger that tell what the canary tried in vain.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What the daemon gave up, and the ways that its canary tries.
 pub(crate) struct Boundary {
@@ -66,6 +70,9 @@ fn paths(settings: &Settings) -> Result<Paths, String> {
         read.push(source.path.clone());
     }
     let mut write = vec![daemon.state.clone(), daemon.runtime.clone()];
+    // The witness is replaced as a whole, so its folder is written.
+    let witness = settings.ledger.witness.parent().filter(|folder| !folder.as_os_str().is_empty());
+    write.extend(witness.map(Path::to_owned));
     write.extend(settings.boundary.exports.clone());
     // Secrets that systemd passes (systemd.exec(5), CREDENTIALS).
     read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
@@ -141,10 +148,44 @@ impl Boundary {
 
 /// Hears what a process's canary tried.
 pub(crate) fn tried(process: &str, attempts: &[Attempt]) {
-    for attempt in attempts.iter().filter(|attempt| attempt.is_open()) {
-        error!("a way out of {process} is open: {}", attempt.way);
+    let Some(daemon) = LISTENER.get() else { return };
+    daemon.canary.lock().unwrap_or_else(PoisonError::into_inner).add(attempts);
+    *daemon.flown.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+    let open: Vec<_> =
+        attempts.iter().filter(|attempt| attempt.is_open()).map(|attempt| &attempt.way).collect();
+    if open.is_empty() {
+        summarise(daemon);
+        return;
     }
-    if let Some(daemon) = LISTENER.get() {
-        daemon.canary.lock().unwrap_or_else(PoisonError::into_inner).add(attempts);
+    // First of all: whatever else fails, nothing more is opened.
+    daemon.seal();
+    for way in open {
+        error!("a way out of {process} is open, so the vault was sealed: {way}");
+        let act =
+            Act::new(Who::daemon(), "canary.open", Phase::Done).on("process", process).detail("way", way);
+        if let Err(error) = daemon.ledger.append(&act) {
+            error!("the open way is not in the ledger: {error}");
+        }
+        daemon.raise(format!("a way out of {process} was open: {way}; close it, then unseal"));
+    }
+}
+
+/// Writes the canary's counts into the ledger, at the start and then every hour.
+fn summarise(daemon: &Daemon) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|last| last.elapsed() < HOUR) {
+        return;
+    }
+    let (tried, open) = {
+        let counts = daemon.canary.lock().unwrap_or_else(PoisonError::into_inner);
+        let ways = counts.ways().values();
+        ways.fold((0, 0), |(tried, open), way| (tried + way.tried, open + way.open))
+    };
+    let act =
+        Act::new(Who::daemon(), "canary.closed", Phase::Done).detail("tried", tried).detail("open", open);
+    match daemon.ledger.append(&act) {
+        Ok(_) => *last = Some(Instant::now()),
+        Err(error) => warn!("the canary's counts are not in the ledger: {error}"),
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Daemon {
     pub(crate) protections: Protections,
     /// How the canary's attempts went: moatd's own and its engines'.
     pub(crate) canary: Mutex<Counts>,
+    /// Seconds since 1970 at which a canary last flew.
+    pub(crate) flown: Mutex<Option<i64>>,
+    alarm: Mutex<Option<String>>,
     pub(crate) started: Instant,
     /// Everything that goes on, for whoever watches.
     pub(crate) updates: broadcast::Sender<Update>,
@@ -66,6 +69,8 @@ impl Daemon {
             ledger,
             protections,
             canary: Mutex::default(),
+            flown: Mutex::default(),
+            alarm: Mutex::default(),
             started: Instant::now(),
             updates: broadcast::channel(1024).0,
             runs: Notify::new(),
@@ -83,6 +88,7 @@ impl Daemon {
 
     /// Takes up work after the vault was opened.
     pub(crate) fn opened(&self) -> Result<(), Failure> {
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = None;
         record::unseal(&self.ledger, self.safe().vault()?.as_ref())?;
         self.state.catalog()?;
         Ok(())
@@ -93,6 +99,16 @@ impl Daemon {
         self.safe().seal();
         self.ledger.seal();
         self.runs.notify_waiters();
+    }
+
+    /// Raises an alarm, which stands until a person opens the vault again.
+    pub(crate) fn raise(&self, message: String) {
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+    }
+
+    /// The alarm that stands.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells whoever watches.

@@ -150,6 +150,44 @@ fn every_act_is_in_a_ledger_that_an_auditor_verifies_alone() {
     assert!(!verify(&folder, &key, None).unwrap().is_sound());
 }
 
+#[test]
+fn a_hole_that_the_canary_finds_seals_the_vault() {
+    let mut site = Site::new();
+    let hole = site.path("hole.sock");
+    let policy = include_str!("../../../config/sandbox.toml");
+    let policy = policy.replace("\"accept4\", \"bind\",", "\"accept4\", \"bind\", \"connect\",");
+    let policy = policy.replacen("sockets = [", &format!("sockets = [\"{}\",", hole.display()), 1);
+    fs::write(site.path("sandbox.toml"), policy).unwrap();
+    let settings = fs::read_to_string(site.path("moat.toml")).unwrap();
+    let sandbox = site.path("sandbox.toml").display().to_string();
+    let boundary = format!("[boundary]\ncanary_seconds = 1\nsandbox = \"{sandbox}\"\n");
+    fs::write(site.path("moat.toml"), settings.replace("[boundary]\n", &boundary)).unwrap();
+    site.write("a.txt", &prose(&mut Random(1), 10));
+    site.start();
+    site.scan();
+    let status = |site: &Site| match site.call(Request::Status) {
+        Reply::Status(status) => status,
+        other => panic!("{other:?}"),
+    };
+    while status(&site).canary.flown.is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let closed = status(&site);
+    assert!(!closed.seal.sealed && closed.alarm.is_none(), "{closed:?}");
+    assert!(closed.canary.ways.len() > 20 && closed.canary.ways.values().all(|(_, open)| *open == 0));
+
+    let _listening = std::os::unix::net::UnixListener::bind(&hole).unwrap();
+    while !status(&site).seal.sealed {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let alarm = status(&site).alarm.unwrap();
+    assert!(alarm.contains("hole.sock"), "{alarm}");
+    refused(&site.call(Request::Scan), Fault::Sealed);
+    let entries = ledger(&site, "canary.open").entries;
+    assert!(entries[0].detail["way"].contains("hole.sock") && entries[0].on["process"] == "moatd");
+    site.end();
+}
+
 /// A string that stands nowhere by chance.
 fn mark(number: u64) -> String {
     format!("mark{:016x}", Random(77 + number).next())

@@ -354,8 +354,21 @@ pub struct Status {
     pub seal: Seal,
     /// Entries of the ledger.
     pub ledger: u64,
+    /// What a person must look at now: a way out that was open.
+    pub alarm: Option<String>,
+    /// What the canaries tried.
+    pub canary: Canary,
     /// Sandbox protections of this process: name and whether it was had.
     pub protections: BTreeMap<String, bool>,
+}
+
+/// Ways out that canaries tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Each way: how often it was tried, and how often it was open.
+    pub ways: BTreeMap<String, (u64, u64)>,
+    /// Seconds since 1970 at which a canary last flew.
+    pub flown: Option<i64>,
 }
 
 /// How one source stands.

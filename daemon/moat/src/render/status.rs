@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use moat_protocol::control::{SourceStatus, Status};
+use moat_protocol::control::{Canary, SourceStatus, Status};
 
 use super::table::{Cell, pairs, table};
 use super::text::{bytes, clean, count, counted, duration, tally};
@@ -15,7 +15,13 @@ pub(super) fn status(view: &View, status: &Status) -> String {
         view,
         &[
             ("moatd", format!("{}, up {}", clean(&status.version), duration(status.uptime))),
+            (
+                "ALARM",
+                status.alarm.as_deref().map(|alarm| view.paint(Tone::Bad, &clean(alarm))).unwrap_or_default(),
+            ),
             ("vault", vault::line(view, &status.seal)),
+            ("canary", canary(view, &status.canary)),
+            ("ledger", vault::entries(status.ledger)),
             ("rules", status.rules.map(|rules| rules.short()).unwrap_or_default()),
             ("protected by", names(had)),
             ("not protected", names(lacking)),
@@ -48,6 +54,19 @@ pub(super) fn status(view: &View, status: &Status) -> String {
         page.push_str(&details(view, name, source));
     }
     page
+}
+
+/// What the canaries found, in one line.
+fn canary(view: &View, canary: &Canary) -> String {
+    let Some(flown) = canary.flown else { return String::new() };
+    let open = canary.ways.values().filter(|(_, open)| *open > 0).count() as u64;
+    let ways = counted(canary.ways.len() as u64, "way");
+    let found = if open == 0 {
+        view.paint(Tone::Good, "none open")
+    } else {
+        view.paint(Tone::Bad, &format!("{} WAS OPEN", count(open)))
+    };
+    format!("{ways} out tried, {found}, last {}", view.time(flown))
 }
 
 fn row(view: &View, name: &str, source: &SourceStatus) -> Vec<Cell> {

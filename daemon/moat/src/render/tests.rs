@@ -7,8 +7,8 @@ use moat_contracts::{
     TrainOutcome,
 };
 use moat_protocol::control::{
-    Base, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run, RunState,
-    SourceStatus, Status, Twin, Why, WhyRecord,
+    Base, Canary, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run, RunState,
+    Seal, SourceStatus, Status, Twin, Why, WhyRecord,
 };
 
 use super::{View, reply};
@@ -68,12 +68,20 @@ fn a_status() {
         rules: Some(digest(0xab)),
         sources: BTreeMap::from([("handbook".to_owned(), source()), ("code".to_owned(), failing)]),
         active_runs: vec!["demo-1".to_owned()],
+        seal: Seal { made: true, generation: Some(3), guarded: Some(true), ..Seal::default() },
+        ledger: 12,
+        alarm: Some("a way out of moatd was open".to_owned()),
+        canary: Canary { ways: BTreeMap::from([("udp4".to_owned(), (3, 1))]), flown: Some(DAY) },
         protections: BTreeMap::from([("no core dumps".to_owned(), true), ("no network".to_owned(), false)]),
     };
     assert_shown(
         &Reply::Status(Box::new(status)),
         r#"
 moatd          0.1.0, up 2 h 5 min
+ALARM          a way out of moatd was open
+vault          open, root 3
+canary         1 way out tried, 1 WAS OPEN, last 2026-11-22 00:00
+ledger         12 entries
 rules          abababababab
 protected by   no core dumps
 not protected  no network
@@ -95,7 +103,9 @@ handbook /srv/handbook
     assert_shown(
         &Reply::Status(Box::default()),
         "
-moatd  , up 0 s
+moatd   , up 0 s
+vault   no vault yet: `moat vault init` makes one
+ledger  0 entries
 
 no sources: add a [[source]] to moat.toml and restart moatd
 ",

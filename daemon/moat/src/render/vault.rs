@@ -97,6 +97,7 @@ pub(super) fn ledger(view: &View, page: &LedgerPage) -> String {
     text
 }
 
-fn entries(number: u64) -> String {
+/// A number of entries.
+pub(super) fn entries(number: u64) -> String {
     if number == 1 { "1 entry".to_owned() } else { format!("{} entries", count(number)) }
 }

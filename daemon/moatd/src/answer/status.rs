@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
-use moat_protocol::control::{Reply, SourceStatus, Status};
+use moat_protocol::control::{Canary, Reply, SourceStatus, Status};
 
 use crate::daemon::Daemon;
 use crate::failure::Failure;
@@ -40,6 +41,13 @@ pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
     Ok(Reply::Status(Box::new(Status { sources, active_runs, ..standing(daemon) })))
 }
 
+/// What the canaries tried, by way.
+fn canary(daemon: &Daemon) -> Canary {
+    let counts = daemon.canary.lock().unwrap_or_else(PoisonError::into_inner);
+    let ways = counts.ways().iter().map(|(way, count)| (way.clone(), (count.tried, count.open))).collect();
+    Canary { ways, flown: *daemon.flown.lock().unwrap_or_else(PoisonError::into_inner) }
+}
+
 /// What can be told while the vault is sealed.
 fn standing(daemon: &Daemon) -> Status {
     Status {
@@ -48,6 +56,8 @@ fn standing(daemon: &Daemon) -> Status {
         rules: Some(daemon.rules_hash),
         seal: daemon.safe().state(),
         ledger: daemon.ledger.size(),
+        alarm: daemon.alarm(),
+        canary: canary(daemon),
         protections: daemon.protections.clone(),
         ..Status::default()
     }
