@@ -63,6 +63,16 @@ fn paths(settings: &Settings) -> Result<Paths, String> {
     }
     let mut read = settings.boundary.imports.clone();
     read.extend(settings.sandbox().map(Path::to_owned));
+    let admin = &settings.admin;
+    // Certificates are replaced by renaming, so that their folders are what stays.
+    let files = [&admin.certificate, &admin.key, &admin.client_authority];
+    read.extend(
+        files
+            .into_iter()
+            .filter_map(|file| file.parent())
+            .filter(|folder| folder.is_absolute())
+            .map(Path::to_owned),
+    );
     for source in &settings.source {
         if source.kind == SourceKind::Git {
             read.extend(repository(&source.path));

@@ -57,7 +57,9 @@ impl Daemon {
         let ledger = Ledger::open(&state.ledger(), None).map_err(Failure::internal)?;
         if let Ok(vault) = state.safe().vault() {
             record::unseal(&ledger, &vault)?;
-            ledger.append(&Act::new(Who::daemon(), "vault.unseal", Phase::Done).on("slot", "credential"))?;
+            let serial = vault.serial().map_err(Failure::internal)?;
+            let act = Act::new(Who::daemon(), "vault.unseal", Phase::Done).on("slot", "credential");
+            ledger.append(&act.detail("serial", serial))?;
             state.catalog()?;
         }
         let rules = Compiled::new(&settings.curation);
@@ -89,7 +91,11 @@ impl Daemon {
     /// Takes up work after the vault was opened.
     pub(crate) fn opened(&self) -> Result<(), Failure> {
         *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        record::unseal(&self.ledger, self.safe().vault()?.as_ref())?;
+        let vault = self.safe().vault()?;
+        record::unseal(&self.ledger, &vault)?;
+        // A root file put back to an older state shows by its serial.
+        let serial = vault.serial().map_err(Failure::internal)?;
+        self.ledger.append(&Act::new(Who::daemon(), "vault.opened", Phase::Done).detail("serial", serial))?;
         self.state.catalog()?;
         Ok(())
     }

@@ -12,6 +12,7 @@ mod examples;
 mod failure;
 mod intake;
 mod pipeline;
+mod port;
 mod record;
 mod runs;
 mod safe;
@@ -106,6 +107,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let sockets = match port::sockets(&settings) {
+        Ok(sockets) => sockets,
+        Err(message) => {
+            error!("{message}");
+            return ExitCode::from(2);
+        }
+    };
     // Before any thread exists, since most of it is given up thread by thread.
     let boundary = match boundary::take(&settings) {
         Ok(boundary) => boundary,
@@ -121,7 +129,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(settings, boundary)) {
+    match runtime.block_on(run(settings, boundary, sockets)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.message);
@@ -130,7 +138,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: Settings, boundary: boundary::Boundary) -> Result<(), failure::Failure> {
+async fn run(
+    settings: Settings,
+    boundary: boundary::Boundary,
+    sockets: Vec<std::net::TcpListener>,
+) -> Result<(), failure::Failure> {
     let daemon = daemon::Daemon::open(settings, boundary.protections())?;
     let _canary = boundary.watch(&daemon)?;
     let listener = control::bind(&daemon.settings)?;
@@ -138,6 +150,7 @@ async fn run(settings: Settings, boundary: boundary::Boundary) -> Result<(), fai
     let runner = tokio::spawn(runs::run_all(daemon.clone()));
     let signer = tokio::spawn(record::checkpoints(daemon.clone()));
     let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
+    let port = port::open(&daemon, sockets)?;
     info!("ready at {}", daemon.settings.socket().display());
     service::notify("READY=1");
     let watchdog = tokio::spawn(service::answer_watchdog());
@@ -155,6 +168,9 @@ async fn run(settings: Settings, boundary: boundary::Boundary) -> Result<(), fai
     // The run in hand writes its checkpoint; the intake finishes its batch.
     let (runner, intake) = tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()));
     watchdog.abort();
+    for task in port {
+        task.await.map_err(failure::Failure::internal)?;
+    }
     runner.and(intake).and(signer.await).map_err(failure::Failure::internal)?;
     if let Err(error) = record::checkpoint(&daemon.ledger, &daemon.settings.ledger.witness) {
         warn!("the ledger's end is not signed: {error}");

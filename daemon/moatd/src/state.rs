@@ -73,6 +73,11 @@ impl State {
         self.folder.join("ledger")
     }
 
+    /// Folder of the admin port's own certificate authority.
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.folder.join("tls")
+    }
+
     /// Imported bases, a folder each.
     pub(crate) fn bases(&self) -> PathBuf {
         self.folder.join(BASES)

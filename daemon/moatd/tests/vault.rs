@@ -188,6 +188,52 @@ fn a_hole_that_the_canary_finds_seals_the_vault() {
     site.end();
 }
 
+#[test]
+fn the_admin_port_tells_how_the_box_stands_and_nothing_else() {
+    let mut site = Site::without_credential();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = fs::read_to_string(site.path("moat.toml")).unwrap();
+    fs::write(site.path("moat.toml"), format!("[admin]\nlisten = \"{address}\"\n\n{settings}")).unwrap();
+    site.write("Termination of Mr Smith.txt", &prose(&mut Random(1), 10));
+    site.start();
+    let curl = |arguments: &[&str], path: &str| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["--silent", "--noproxy", "*", "--write-out", " %{http_code}"]).args(arguments);
+        let output = curl.arg(format!("https://localhost:{}{path}", address.port())).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let sealed = curl(&["--insecure"], "/");
+    assert!(
+        sealed.contains("Sealed") && sealed.contains("moat vault init") && sealed.ends_with(" 200"),
+        "{sealed}"
+    );
+    let init = Request::VaultInit { with: NewSlot::Passphrase(passphrase("correct horse battery")) };
+    assert_eq!(site.call(init), Reply::Shares(Vec::new()));
+    site.scan();
+    let authority = site.path("state/tls/authority.pem");
+    while !authority.exists() || curl(&["--cacert", authority.to_str().unwrap()], "/").ends_with(" 000") {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let open = curl(&["--cacert", authority.to_str().unwrap()], "/");
+    assert!(open.contains("In order") && !open.contains("Smith"), "{open}");
+    assert!(curl(&["--cacert", authority.to_str().unwrap()], "/api/v1/health").ends_with(" 200"));
+    site.end();
+    // The same authority vouches for the next certificate, and its key never lay there in the open.
+    let before = fs::read(&authority).unwrap();
+    site.start();
+    let open = Request::VaultUnseal { with: Key::Passphrase(passphrase("correct horse battery")) };
+    assert!(matches!(site.call(open), Reply::Seal(_)));
+    while curl(&["--cacert", authority.to_str().unwrap()], "/").ends_with(" 000") {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(fs::read(&authority).unwrap(), before);
+    each_file(&site.path("state/tls"), &mut |path| {
+        let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        assert!(!text.contains("PRIVATE KEY"), "{}", path.display());
+    });
+    site.end();
+}
+
 /// A string that stands nowhere by chance.
 fn mark(number: u64) -> String {
     format!("mark{:016x}", Random(77 + number).next())

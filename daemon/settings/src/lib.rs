@@ -15,8 +15,8 @@ pub use fault::{Fault, Faults};
 pub use files::{DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_recipe, locate};
 pub use machine::check_machine;
 pub use settings::{
-    BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, Settings, SourceKind, SourceSettings,
-    TrainingSettings, ValueFault,
+    AdminSettings, BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, LedgerSettings, Settings,
+    SourceKind, SourceSettings, TrainingSettings, ValueFault,
 };
 
 use moat_contracts::Recipe;

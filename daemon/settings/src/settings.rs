@@ -14,6 +14,8 @@ pub struct Settings {
     pub control: ControlSettings,
     /// What must hold before data is touched.
     pub boundary: BoundarySettings,
+    /// The port of the admin UI and of the API.
+    pub admin: AdminSettings,
     /// Who keeps the ledger honest.
     pub ledger: LedgerSettings,
     /// How training uses the machine.
@@ -69,6 +71,22 @@ pub struct BoundarySettings {
     pub exports: Vec<PathBuf>,
     /// Seconds between two rounds of the canary.
     pub canary_seconds: u64,
+}
+
+/// The port of the admin UI and of the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// Address and port to listen on where systemd passes no socket; empty for none.
+    pub listen: String,
+    /// Names and addresses of this machine, for the certificate of Moat's own authority.
+    pub names: Vec<String>,
+    /// The site's certificate chain, PEM; empty for one of Moat's own authority.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The authority whose clients alone may connect, PEM; empty for any client.
+    pub client_authority: PathBuf,
 }
 
 /// Who keeps the ledger honest.
@@ -251,6 +269,27 @@ impl Settings {
         }
         let canary = (1..=3600).contains(&boundary.canary_seconds);
         hold(canary, "boundary.canary_seconds", "must be from 1 to 3600");
+        let admin = &self.admin;
+        let listen = admin.listen.is_empty() || admin.listen.parse::<std::net::SocketAddr>().is_ok();
+        hold(
+            listen,
+            "admin.listen",
+            "must be an IP address and a port, such as \"127.0.0.1:8443\", or empty",
+        );
+        let files = [
+            ("admin.certificate", &admin.certificate),
+            ("admin.key", &admin.key),
+            ("admin.client_authority", &admin.client_authority),
+            ("ledger.witness", &self.ledger.witness),
+        ];
+        for (key, file) in files {
+            let sound = file.as_os_str().is_empty() || file.is_absolute();
+            hold(sound, key, "must be an absolute path, or empty for none");
+        }
+        let paired = admin.certificate.as_os_str().is_empty() == admin.key.as_os_str().is_empty();
+        hold(paired, "admin.key", "must be given with `admin.certificate`, and only with it");
+        let often = (1..=86_400).contains(&self.ledger.checkpoint_seconds);
+        hold(often, "ledger.checkpoint_seconds", "must be from 1 to 86400");
         hold(self.training.threads <= 1024, "training.threads", "must be at most 1024, or 0 for every core");
         hold(self.training.nice <= 19, "training.nice", "must be from 0 to 19");
 

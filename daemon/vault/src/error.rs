@@ -36,7 +36,7 @@ pub enum VaultError {
     #[error("the vault in {0} is held by another moatd: stop that one first")]
     InUse(PathBuf),
     /// The root keys were wiped from memory.
-    #[error("the vault is sealed: unseal it with `moat unseal`")]
+    #[error("the vault is sealed: open it with `moat vault unseal`")]
     Sealed,
     /// The key-encryption key is a wrong one, or the slot that it would open was changed on disk.
     #[error("no slot of this vault opens with this {0}: check it, or use another slot's key")]

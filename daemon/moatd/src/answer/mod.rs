@@ -12,6 +12,8 @@ mod why;
 
 use std::sync::Arc;
 
+pub(crate) use status::canary;
+
 use moat_protocol::control::{Reply, Request, Update};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;

@@ -42,7 +42,7 @@ pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
 }
 
 /// What the canaries tried, by way.
-fn canary(daemon: &Daemon) -> Canary {
+pub(crate) fn canary(daemon: &Daemon) -> Canary {
     let counts = daemon.canary.lock().unwrap_or_else(PoisonError::into_inner);
     let ways = counts.ways().iter().map(|(way, count)| (way.clone(), (count.tried, count.open))).collect();
     Canary { ways, flown: *daemon.flown.lock().unwrap_or_else(PoisonError::into_inner) }

@@ -1,0 +1,212 @@
+//! The admin port: which sockets, which certificate, what it shows.
+
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use std::{fs, io};
+
+use moat_admin::{Authority, Certificates, Health, Identity, Limits, serve, site};
+use moat_settings::{AdminSettings, Settings};
+use moat_vault::{Vault, open_bytes, seal_bytes};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::daemon::Daemon;
+use crate::failure::Failure;
+
+/// How often it is looked whether the certificate's files were replaced, and the vault opened.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long a certificate of Moat's own is shown before a fresh one takes its place.
+const FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// The listening sockets that systemd passed (sd_listen_fds(3)), or, outside systemd, the one that the settings name.
+/// To be called before the network is given up: a socket stays where it was made.
+pub(crate) fn sockets(settings: &Settings) -> Result<Vec<TcpListener>, String> {
+    let passed = systemd::daemon::listen_fds().map_err(|error| format!("systemd's sockets: {error}"))?;
+    let mut sockets = Vec::new();
+    for fd in passed.iter() {
+        let tcp =
+            systemd::daemon::is_socket_inet(fd, None, None, systemd::daemon::Listening::IsListening, None);
+        if !tcp.map_err(|error| format!("systemd's sockets: {error}"))? {
+            return Err(
+                "systemd passed a socket that is no listening TCP socket: see moatd.socket".to_owned()
+            );
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: sd_listen_fds gave the descriptor to this process, and nothing else here takes it.
+        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        sockets.push(TcpListener::from(owned));
+    }
+    if sockets.is_empty() && !settings.admin.listen.is_empty() {
+        let bound = TcpListener::bind(&settings.admin.listen);
+        sockets.push(
+            bound.map_err(|error| format!("{} cannot be listened on: {error}", settings.admin.listen))?,
+        );
+    }
+    Ok(sockets)
+}
+
+/// Serves the port until the daemon ends.
+pub(crate) fn open(daemon: &Arc<Daemon>, sockets: Vec<TcpListener>) -> Result<Vec<JoinHandle<()>>, Failure> {
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let certificates = Certificates::new(passing().map_err(Failure::internal)?);
+    let settings = &daemon.settings.admin;
+    let clients = Some(settings.client_authority.as_path()).filter(|path| !path.as_os_str().is_empty());
+    let tls = certificates.tls(clients).map_err(Failure::internal)?;
+    let mut tasks = vec![tokio::spawn(renew(daemon.clone(), certificates))];
+    for socket in sockets {
+        if let Ok(address) = socket.local_addr() {
+            info!("the admin port is {address}");
+        }
+        let (told, ending) = (daemon.clone(), daemon.clone());
+        let service = site(move || health(&told));
+        let tls = tls.clone();
+        tasks.push(tokio::spawn(async move {
+            let served = serve(socket, tls, Limits::default(), service, async move { ending.ending().await });
+            if let Err(error) = served.await {
+                warn!("the admin port is closed: {error}");
+            }
+        }));
+    }
+    Ok(tasks)
+}
+
+fn health(daemon: &Daemon) -> Health {
+    let sealed = daemon.safe().is_sealed();
+    let refusal = daemon.safe().vault().err().map(|failure| failure.message);
+    let canary = crate::answer::canary(daemon);
+    Health {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime: daemon.started.elapsed().as_secs(),
+        sealed,
+        wanted: daemon.alarm().or(refusal),
+        protections: daemon
+            .protections
+            .iter()
+            .map(|(name, had)| {
+                (name.clone(), if *had { Ok(()) } else { Err("this machine does not grant it".to_owned()) })
+            })
+            .collect(),
+        canary: canary.ways.into_iter().map(|(way, (tried, open))| (way, tried, open)).collect(),
+        tried: canary.flown,
+    }
+}
+
+/// A certificate that nobody vouches for, for as long as the vault is sealed: no key of a lasting one is in the open.
+fn passing() -> Result<Identity, moat_admin::AdminError> {
+    Authority::new("a sealed Moat")?.issue(&["localhost".to_owned()])
+}
+
+/// Keeps the certificate that is shown the right one: the site's where the settings name one, read again when its files
+/// change; else one of Moat's own authority, once the vault is open.
+async fn renew(daemon: Arc<Daemon>, certificates: Arc<Certificates>) {
+    let mut shown: Option<(SystemTime, Vec<Option<SystemTime>>)> = None;
+    let mut said = String::new();
+    loop {
+        let (again, before) = (daemon.clone(), shown.clone());
+        let wanted = tokio::task::spawn_blocking(move || wanted(&again, before));
+        match wanted.await {
+            Ok(Ok(Some((identity, stamp)))) => {
+                certificates.replace(identity);
+                shown = Some(stamp);
+                said.clear();
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(message)) if message != said => {
+                warn!("the admin port keeps its certificate: {message}");
+                said = message;
+            }
+            _ => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = daemon.ending() => return,
+        }
+    }
+}
+
+type Stamp = (SystemTime, Vec<Option<SystemTime>>);
+
+/// The identity to show from now on, where it is not the one shown.
+fn wanted(daemon: &Daemon, shown: Option<Stamp>) -> Result<Option<(Identity, Stamp)>, String> {
+    let AdminSettings { certificate, key, .. } = &daemon.settings.admin;
+    let now = SystemTime::now();
+    if !certificate.as_os_str().is_empty() {
+        let changed = |path: &PathBuf| fs::metadata(path).and_then(|facts| facts.modified()).ok();
+        let stamps = vec![changed(certificate), changed(key)];
+        if shown.is_some_and(|(_, before)| before == stamps) {
+            return Ok(None);
+        }
+        let identity = Identity::read(certificate, key).map_err(|error| error.to_string())?;
+        return Ok(Some((identity, (now, stamps))));
+    }
+    let old = shown.is_none_or(|(since, _)| now.duration_since(since).is_ok_and(|age| age > FRESH));
+    let Ok(vault) = daemon.safe().vault() else { return Ok(None) };
+    if !old {
+        return Ok(None);
+    }
+    let authority = authority(&daemon.state.tls(), &vault)?;
+    let mut names = daemon.settings.admin.names.clone();
+    names.extend([machine(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]);
+    let identity = authority.issue(&names).map_err(|error| error.to_string())?;
+    Ok(Some((identity, (now, Vec::new()))))
+}
+
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Moat's own authority as it is kept, sealed.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    machine: String,
+    certificate: String,
+    key: Vec<u8>,
+}
+
+const OBJECT: &str = "admin authority";
+
+/// Moat's own authority, made at the first start. Its certificate lies beside it in the open, for browsers.
+fn authority(folder: &Path, vault: &Vault) -> Result<Authority, String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let file = folder.join("authority.sealed");
+    let seal = vault.derived(OBJECT).map_err(|error| said(&error))?;
+    match fs::read(&file) {
+        Ok(sealed) => {
+            let json = open_bytes(&seal, OBJECT, &sealed).map_err(|error| said(&error))?;
+            let kept: Kept = serde_json::from_slice(&json).map_err(|error| said(&error))?;
+            Authority::restore(&kept.machine, &kept.certificate, &kept.key).map_err(|error| said(&error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = Authority::new(&machine()).map_err(|error| said(&error))?;
+            let (machine, certificate) = (made.machine().to_owned(), made.certificate().to_owned());
+            let kept = Kept { machine, certificate, key: made.key() };
+            let json = serde_json::to_vec(&kept).map_err(|error| said(&error))?;
+            let sealed = seal_bytes(&seal, OBJECT, &json).map_err(|error| said(&error))?;
+            fs::create_dir_all(folder).map_err(|error| said(&error))?;
+            fs::write(folder.join("authority.pem"), made.certificate()).map_err(|error| said(&error))?;
+            write_whole(&file, &sealed).map_err(|error| said(&error))?;
+            info!(
+                "made a certificate authority for the admin port: {}",
+                folder.join("authority.pem").display()
+            );
+            Ok(made)
+        }
+        Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
+    }
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let file = fs::File::create(&unfinished)?;
+    io::Write::write_all(&mut &file, bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
