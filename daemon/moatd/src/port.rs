@@ -18,7 +18,7 @@ use crate::daemon::Daemon;
 use crate::failure::Failure;
 
 /// How often it is looked whether the certificate's files were replaced, and the vault opened.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a certificate of Moat's own is shown before a fresh one takes its place.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
