@@ -55,10 +55,12 @@ impl Site {
         site
     }
 
-    /// The vault, once the daemon is gone.
+    /// The vault, opened beside the daemon, which holds its own: on a copy of the root file.
     pub(crate) fn vault(&self) -> Arc<Vault> {
+        let copy = tempfile::tempdir().unwrap();
+        fs::copy(self.path("state/vault/root"), copy.path().join("root")).unwrap();
         let kek = Kek::credential_in(&self.path("credentials")).unwrap();
-        Arc::new(Vault::open(&self.path("state/vault"), &kek).unwrap())
+        Arc::new(Vault::open(copy.path(), &kek).unwrap())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -193,7 +195,7 @@ impl Site {
         }
     }
 
-    /// SHA-256 of what a run's sealed adapter file holds, once the daemon is gone.
+    /// SHA-256 of what a run's sealed adapter file holds.
     pub(crate) fn adapter(&self, run: &str) -> moat_contracts::Digest {
         let file = self.path("state/runs").join(run).join("adapter/adapter_model.safetensors.sealed");
         let catalog = Catalog::open(&self.path("state/catalog.db"), &self.vault()).unwrap();
