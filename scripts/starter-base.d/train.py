@@ -57,6 +57,8 @@ class Engine:
                 # What is still being said finds nobody; the process ends.
                 print(f"train: {message['value']['reason']}", file=sys.stderr)
                 os._exit(1)
+            if message["type"] == "canary":
+                continue
             yield message
             if message["type"] != "progress":
                 break

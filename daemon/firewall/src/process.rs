@@ -37,15 +37,14 @@ pub(crate) fn no_new_privileges() -> Result<(), String> {
 pub(crate) fn no_capabilities() -> Result<(), String> {
     clear_ambient_capability_set().map_err(said)?;
     for capability in CapabilitySet::all().iter() {
-        match capability_is_in_bounding_set(capability) {
+        // An error means a capability that this kernel does not know.
+        if capability_is_in_bounding_set(capability) == Ok(true) {
             // Removing asks for CAP_SETPCAP; without it there is nothing that could be gained, for the lack of new
             // privileges.
-            Ok(true) => match remove_capability_from_bounding_set(capability) {
+            match remove_capability_from_bounding_set(capability) {
                 Ok(()) | Err(Errno::PERM) => {}
                 Err(error) => return Err(said(error)),
-            },
-            // A capability that this kernel does not know.
-            Ok(false) | Err(_) => {}
+            }
         }
     }
     let none = CapabilitySets {

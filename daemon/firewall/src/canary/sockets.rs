@@ -67,7 +67,7 @@ pub(super) fn of_the_environment() -> Vec<PathBuf> {
     let parts = buses.split([';', ',']).filter_map(|part| part.strip_prefix("unix:path="));
     found.extend(parts.map(PathBuf::from));
     found.extend(text("DOCKER_HOST").strip_prefix("unix://").map(PathBuf::from));
-    let user = rustix::process::getuid().as_raw();
+    let user = rustix::process::geteuid().as_raw();
     let runtime = PathBuf::from(format!("/run/user/{user}"));
     let session =
         ["bus", "systemd/private", "gnupg/S.gpg-agent", "podman/podman.sock", "keyring/ssh", "wayland-0"];
