@@ -58,7 +58,7 @@ class Engine:
                 print(f"train: {message['value']['reason']}", file=sys.stderr)
                 os._exit(1)
             yield message
-            if message["type"] != "progress":
+            if message["type"] not in ("progress", "canary"):
                 break
         speaker.join()
         self.stream.close()

@@ -84,7 +84,7 @@ fn a_sealed_run_is_measured_asked_and_merged_as_a_plain_one_and_refused_without_
             _ => engine.say(job),
         }
         let last = engine.hear_all().1;
-        drop(engine.leave());
+        engine.leave();
         last
     };
     let evaluate = |run: &str, key| {

@@ -5,7 +5,8 @@
 //! exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
 
 use moat_contracts::{
-    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Progress, TrainJob, TrainOutcome,
+    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Progress, TrainJob,
+    TrainOutcome,
 };
 use serde::{Deserialize, Serialize};
 

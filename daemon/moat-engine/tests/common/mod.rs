@@ -41,8 +41,14 @@ impl Engine {
         write_blocking(&mut self.stream, message).unwrap();
     }
 
+    /// The next message about the job.
     pub(crate) fn hear(&mut self) -> Option<FromEngine> {
-        read_blocking(&mut self.stream).unwrap_or(None)
+        loop {
+            match read_blocking(&mut self.stream).unwrap_or(None) {
+                Some(FromEngine::Canary(_)) => {}
+                message => return message,
+            }
+        }
     }
 
     pub(crate) fn give(&mut self, job: &ToEngine, examples: &[Example]) {
