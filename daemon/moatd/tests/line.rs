@@ -222,8 +222,12 @@ fn wrong_requests_are_refused_with_what_to_do() {
     assert!(refused(Request::Dataset { id: "00".to_owned() }).contains("moat dataset list"));
     let faulty = Box::new(moat_contracts::Recipe { name: "../up".to_owned(), ..*recipe });
     assert!(refused(Request::RunStart { recipe: faulty }).contains("name"));
-    let folder = site.path("documents").display().to_string();
-    assert!(refused(Request::BaseImport { folder, name: None }).contains("config.json"));
+    let folder = |name: &str| site.path(name).display().to_string();
+    assert!(refused(Request::BaseImport { folder: folder("exports"), name: None }).contains("config.json"));
+    for outside in ["documents", "exports/../documents"] {
+        let request = Request::BaseImport { folder: folder(outside), name: None };
+        assert!(refused(request).contains("boundary.imports"));
+    }
     site.end();
 }
 

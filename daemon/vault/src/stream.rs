@@ -117,7 +117,8 @@ impl<W: Write> SealWriter<W> {
         Ok(())
     }
 
-    fn put(&mut self, last: bool) -> io::Result<()> {
+    /// Seals and writes the chunk that was filled.
+    pub(crate) fn put(&mut self, last: bool) -> io::Result<()> {
         self.begin_put()?;
         let tag = self.cipher.seal(nonce(self.index, last), &mut self.chunk[..self.filled])?;
         self.chunk[self.filled..self.filled + TAG].copy_from_slice(&tag);

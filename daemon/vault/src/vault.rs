@@ -275,6 +275,12 @@ impl Vault {
         })
     }
 
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    pub(crate) fn with_secrets(&self, look: impl FnOnce(&crate::locked::Secrets)) {
+        look(&self.read().as_ref().unwrap().secrets);
+    }
+
     fn unsealed(folder: &Path, state: State) -> Self {
         Self { folder: folder.to_owned(), state: RwLock::new(Some(state)) }
     }

@@ -204,6 +204,27 @@ fn chunks_cannot_be_moved_within_a_stream_or_between_streams() {
     refused(&key, "a", &value, "a value is no stream");
 }
 
+/// Chunks opened in a caller's buffer are not held; going back into one must open it again.
+#[test]
+fn a_place_that_was_read_in_one_go_can_be_read_again() {
+    let (key, text) = (DataKey::random().unwrap(), plain(4 * CHUNK + 9, 11));
+    let mut reader = OpenReader::new(Cursor::new(seal(&key, "a", &text)), &key, "a").unwrap();
+    let mut opened = vec![0; text.len()];
+    for first in [0, 7] {
+        reader.read_at(0, &mut opened[..first]).unwrap();
+        let place = reader.read(&mut opened).unwrap() + reader.read(&mut opened[CHUNK..]).unwrap();
+        assert!(place >= CHUNK);
+        for back in [1, 100, CHUNK] {
+            let from = first + place - back;
+            reader.read_at(from as u64, &mut opened[..50]).unwrap();
+            assert!(opened[..50] == text[from..from + 50], "{back} bytes back");
+            reader.seek(SeekFrom::Start(0)).unwrap();
+            reader.read_exact(&mut opened[..first + place]).unwrap();
+            assert!(opened[..first + place] == text[..first + place]);
+        }
+    }
+}
+
 #[test]
 fn a_stream_that_was_not_finished_is_refused() {
     let key = DataKey::random().unwrap();

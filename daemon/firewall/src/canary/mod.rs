@@ -31,7 +31,7 @@ pub struct Ways {
     /// Whether to try what takes no address: raw sockets, other families, the name service, io_uring.
     pub others: bool,
     /// Whether the name service asks DNS last, so that "no such name" is DNS's answer.
-    dns_last: bool,
+    pub dns_last: bool,
 }
 
 impl Ways {

@@ -41,12 +41,15 @@ impl Engine {
         write_blocking(&mut self.stream, message).unwrap();
     }
 
-    /// The next message about the job.
+    /// What it says next, its canary aside, which must find every way out closed.
     pub(crate) fn hear(&mut self) -> Option<FromEngine> {
         loop {
             match read_blocking(&mut self.stream).unwrap_or(None) {
-                Some(FromEngine::Canary(_)) => {}
-                message => return message,
+                Some(FromEngine::Canary(attempts)) => {
+                    let open: Vec<_> = attempts.iter().filter(|attempt| attempt.is_open()).collect();
+                    assert!(open.is_empty() && attempts.len() > 40, "{open:?}");
+                }
+                said => return said,
             }
         }
     }
@@ -113,7 +116,6 @@ impl Place {
     pub(crate) fn train(&self, run: &str) -> ToEngine {
         ToEngine::Train(TrainJob {
             run: run.to_owned(),
-            key: None,
             base: self.text("base"),
             output: self.text(run),
             recipe: recipe(),

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use moat_models::ImportedBase;
@@ -13,6 +13,11 @@ pub(crate) async fn import(
     folder: String,
     name: Option<String>,
 ) -> Result<Reply, Failure> {
+    if !daemon.settings.may_import(Path::new(&folder)) {
+        return Err(Failure::request(format!(
+            "{folder} lies in no folder of boundary.imports: name one in the configuration, or start moatd with --import DIR"
+        )));
+    }
     let daemon = daemon.clone();
     let imported = tokio::task::spawn_blocking(move || {
         moat_models::import(&PathBuf::from(folder), &daemon.state.bases(), name.as_deref())

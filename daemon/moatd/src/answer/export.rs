@@ -17,6 +17,12 @@ use crate::runs;
 pub(crate) async fn export(daemon: &Arc<Daemon>, run: &str, folder: &str) -> Result<Reply, Failure> {
     let run = find(daemon, run)?;
     let folder = PathBuf::from(folder);
+    if !daemon.settings.may_export(&folder) {
+        return Err(Failure::request(format!(
+            "{} lies in no folder of boundary.exports: name one in the configuration, or start moatd with --export DIR",
+            folder.display()
+        )));
+    }
     if folder.exists() {
         return Err(Failure::request(format!(
             "{} is there already: give a folder that is not",

@@ -30,7 +30,7 @@ impl Site {
         tiny_base(&folder.path().join("tiny"));
         let settings = format!(
             "[daemon]\nstate = \"{0}/state\"\nruntime = \"{0}/run\"\n\n\
-             [boundary]\nimports = [\"{0}/tiny\"]\nexports = [\"{0}/exports\"]\n\n[training]\nthreads = 1\n\n\
+             [boundary]\nimports = [\"{0}/tiny\", \"{0}/exports\"]\nexports = [\"{0}/exports\"]\n\n[training]\nthreads = 1\n\n\
              [[source]]\nname = \"documents\"\npath = \"{0}/documents\"\nsettle_seconds = 0\n",
             folder.path().display()
         );

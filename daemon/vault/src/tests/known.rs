@@ -1,13 +1,15 @@
 //! Every format beside what `tests/known/make.py` computed with another library.
 
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::kek::unhex;
 use crate::vault::{derived, look_up};
-use crate::{DataKey, OpenReader, SealWriter, Share, ShareError, WrappedKey, open_bytes};
+use crate::{
+    CHUNK, DataKey, OpenReader, SealWriter, Share, ShareError, WrappedKey, open_bytes, open_in_place,
+};
 
 fn known() -> Value {
     serde_json::from_str(include_str!("../../tests/known/known.json")).unwrap()
@@ -75,4 +77,19 @@ fn shares_are_those_of_another_library() {
     let false_share = Share::parse(known["false_share"].as_str().unwrap()).unwrap();
     let error = Share::combine(&[shares[0].clone(), shares[1].clone(), false_share]).unwrap_err();
     assert_eq!(error, ShareError::Disagree);
+}
+
+/// A full chunk and an empty last one would be a second form of the stream that ends with the full chunk.
+#[test]
+fn a_stream_has_only_one_form() {
+    let key = DataKey::random().unwrap();
+    let mut writer = SealWriter::new(Vec::new(), &key, "a").unwrap();
+    writer.write_all(&[7; CHUNK]).unwrap();
+    writer.put(false).unwrap();
+    let mut sealed = writer.finish().unwrap();
+    let mut opened = Vec::new();
+    let mut reader = OpenReader::new(sealed.as_slice(), &key, "a").unwrap();
+    assert!(reader.read_to_end(&mut opened).is_err());
+    assert!(OpenReader::new(Cursor::new(&sealed), &key, "a").unwrap().length().is_err());
+    assert!(open_in_place(&key, "a", &mut sealed).is_err());
 }

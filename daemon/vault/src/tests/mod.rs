@@ -3,6 +3,7 @@
 
 mod crash;
 mod known;
+mod memory;
 mod power;
 mod shamir;
 pub(crate) mod steps;
@@ -21,7 +22,7 @@ fn scratch() -> TempDir {
 
 /// A credential that is all one byte; costs nothing to open a slot with.
 fn kek(byte: u8) -> Kek {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     fs::write(folder.path().join("moat-kek"), [byte; 32]).unwrap();
     Kek::credential_in(folder.path()).unwrap()
 }

@@ -106,7 +106,7 @@ fn live(folder: &Path, seed: u64) {
 
 #[test]
 fn a_power_cut_leaves_the_old_root_or_the_new_and_nothing_acknowledged_is_lost() {
-    let mut tried = 0;
+    let (mut tried, key) = (0, kek(1));
     for seed in 0..60 {
         let scene = scratch();
         let events = recorded(|| live(&scene.path().join("vault"), seed));
@@ -122,7 +122,7 @@ fn a_power_cut_leaves_the_old_root_or_the_new_and_nothing_acknowledged_is_lost()
                 for (path, bytes) in &found {
                     fs::write(folder.path().join(path.file_name().unwrap()), bytes).unwrap();
                 }
-                let opened = match Vault::open(folder.path(), &kek(1)) {
+                let opened = match Vault::open(folder.path(), &key) {
                     Err(VaultError::Missing(_)) if acknowledged.is_none() => continue,
                     opened => opened,
                 };
@@ -130,8 +130,8 @@ fn a_power_cut_leaves_the_old_root_or_the_new_and_nothing_acknowledged_is_lost()
                 let serial = vault.serial().unwrap();
                 let told = acknowledged.unwrap_or_default();
                 assert!((told..=told + 1).contains(&serial), "seed {seed}: {serial} after {told} was told");
-                let (key, wrapped) = vault.new_key("a").unwrap();
-                assert_eq!(vault.unwrap("a", &wrapped).unwrap().expose(), key.expose());
+                let (data, wrapped) = vault.new_key("a").unwrap();
+                assert_eq!(vault.unwrap("a", &wrapped).unwrap().expose(), data.expose());
             }
         }
     }
