@@ -60,7 +60,7 @@ class Engine:
             if message["type"] == "canary":
                 continue
             yield message
-            if message["type"] != "progress":
+            if message["type"] not in ("progress", "canary"):
                 break
         speaker.join()
         self.stream.close()

@@ -29,6 +29,11 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), VaultError> {
 
 /// Makes a new file that only its owner may read; a leftover of the same name goes first.
 pub(crate) fn create(path: &Path) -> Result<File, VaultError> {
+    create_as(path, 0o600)
+}
+
+/// [`create`] with other rights, as far as the process grants them.
+pub(crate) fn create_as(path: &Path, mode: u32) -> Result<File, VaultError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(VaultError::io("remove the leftover", path)(error));
@@ -37,7 +42,7 @@ pub(crate) fn create(path: &Path) -> Result<File, VaultError> {
             step!(Removed(path));
         }
     }
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let made = made.map_err(VaultError::io("create", path))?;
     step!(Created(path));
     Ok(made)

@@ -2,7 +2,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{DRAFT, create, draft_of, publish};
+use crate::disk::{DRAFT, create_as, draft_of, publish};
 use crate::{DataKey, OpenReader, SealWriter, VaultError};
 
 /// A sealed file being written beside its final name. [`publish`](Self::publish) gives it that name once it is whole
@@ -19,8 +19,12 @@ impl SealedFile {
     /// # Errors
     /// [`VaultError::Io`] where the folder cannot be written, [`VaultError::Random`] without random bytes.
     pub fn create(path: &Path, key: &DataKey, object: &str) -> Result<Self, VaultError> {
+        Self::create_as(path, key, object, 0o600)
+    }
+
+    pub(crate) fn create_as(path: &Path, key: &DataKey, object: &str, mode: u32) -> Result<Self, VaultError> {
         let draft = draft_of(path);
-        let writer = SealWriter::new(create(&draft)?, key, object);
+        let writer = SealWriter::new(create_as(&draft, mode)?, key, object);
         let mut file = Self { writer: None, draft, path: path.to_owned() };
         file.writer = Some(writer?);
         Ok(file)

@@ -57,12 +57,13 @@ impl SealedFolder {
         open_file(&self.place(name), &self.key, &self.object_of(name))
     }
 
-    /// Begins a file, to be published when it is complete.
+    /// Begins a file, to be published when it is complete. The folder's group may read it too where the process's umask
+    /// or the folder's ACL grants that: such a folder is shared by `moatd` and its engines.
     ///
     /// # Errors
     /// Those of [`SealedFile::create`].
     pub fn create(&self, name: &str) -> Result<SealedFile, VaultError> {
-        SealedFile::create(&self.place(name), &self.key, &self.object_of(name))
+        SealedFile::create_as(&self.place(name), &self.key, &self.object_of(name), 0o660)
     }
 
     fn object_of(&self, name: &str) -> String {

@@ -116,7 +116,6 @@ impl Place {
     pub(crate) fn train(&self, run: &str) -> ToEngine {
         ToEngine::Train(TrainJob {
             run: run.to_owned(),
-            key: None,
             base: self.text("base"),
             output: self.text(run),
             recipe: recipe(),
