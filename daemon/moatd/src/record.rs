@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub(crate) fn unseal(ledger: &Ledger, vault: &Vault) -> Result<(), Failure> {
 }
 
 /// Signs the ledger as it stands, where anything was added since, and copies the checkpoint to the witness.
-pub(crate) fn checkpoint(ledger: &Ledger, witness: &PathBuf) -> Result<(), LedgerError> {
+pub(crate) fn checkpoint(ledger: &Ledger, witness: &Path) -> Result<(), LedgerError> {
     let covered = ledger.last_checkpoint().map_or(0, |checkpoint| checkpoint.size);
     if ledger.public_key().is_none() || covered == ledger.size() {
         return Ok(());

@@ -120,6 +120,7 @@ impl Place {
             output: self.text(run),
             recipe: recipe(),
             threads: 0,
+            key: None,
         })
     }
 }
