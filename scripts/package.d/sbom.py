@@ -110,9 +110,9 @@ def main():
     parser.add_argument("--time", required=True, type=int)
     arguments = parser.parse_args()
     command = ["cargo", "metadata", "--format-version", "1", "--locked"]
-    host = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout
+    host = subprocess.run(["rustc", "-vV"], check=True, stdout=subprocess.PIPE, text=True).stdout
     command += ["--filter-platform", re.search(r"^host: (.*)$", host, re.MULTILINE).group(1)]
-    metadata = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    metadata = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     packages = {package["id"]: package for package in metadata["packages"]}
     found = linked(metadata)
     with open(arguments.sbom, "w") as file:

@@ -1,0 +1,98 @@
+# Sourced by scripts/appliance-test: installing, starting, the whole line on real documents, removing.
+
+source=documentation
+sources=/srv/documentation
+
+install_package() {
+    local said
+    cp "$deb" "$work/root/root/moat.deb"
+    [ -z "$(in_network ip route show default)" ] ||
+        fail "the container has a route to somewhere"
+    said=$(within dpkg --install /root/moat.deb 2>&1) || { echo "$said" >&2; fail "the package does not install"; }
+    held "installed: $(within dpkg-query --show moat)"
+    for unit in moatd.service moatd.socket moat-engine-train.socket moat-engine-serve.socket; do
+        ! within systemctl is-active --quiet $unit || fail "$unit runs before anybody asked for it"
+    done
+    held "nothing was started by installing"
+}
+
+# Real documents: the documentation that Debian's packages carry, those of this machine and of the container.
+documents() {
+    mkdir -p "$work/root$sources"
+    find /usr/share/doc /usr/share/perl /usr/lib/python3 -type f \( -name '*.html' -o -name '*.md' -o -name '*.rst' -o -name '*.pod' -o -name '*.py' \) \
+        -size +2k -size -24k 2>/dev/null | LC_ALL=C sort | awk 'NR <= 2000 && NR % 16 == 1' | while read -r file; do
+        cp "$file" "$work/root$sources/$(echo "${file#/usr/}" | tr / _)"
+    done
+    [ "$(find "$work/root$sources" -type f | wc -l)" -ge 40 ] || fail "this machine has too few documents for a run"
+}
+
+configure() {
+    documents
+    mkdir -p "$work/root/etc/systemd/system/moatd.service.d"
+    printf '[Service]\nBindReadOnlyPaths=%s\n' $sources >"$work/root/etc/systemd/system/moatd.service.d/sources.conf"
+    printf '\n[[source]]\nname = "%s"\nkind = "folder"\npath = "%s"\nsettle_seconds = 0\n' $source $sources >>"$work/root/etc/moat/moat.toml"
+    within install -d -m 700 /etc/credstore.encrypted
+    within sh -c 'head -c 32 /dev/urandom | systemd-creds encrypt --name=moat-kek - /etc/credstore.encrypted/moat-kek' 2>"$work/creds.log" ||
+        { cat "$work/creds.log" >&2; fail "the key cannot be made"; }
+    within systemctl daemon-reload
+    held "$(find "$work/root$sources" -type f | wc -l) documents, a key"
+}
+
+start_moat() {
+    within systemctl enable --now --quiet moatd.service || fail "moatd does not start"
+    answers >/dev/null || fail "moatd is started and does not answer"
+    held "moatd is ready, and answers"
+    local not
+    not=$(moat --json status | jq -r '.value.protections | to_entries[] | select(.value | not) | .key')
+    [ -z "$not" ] || fail "protections that were not had: $not"
+    held "every protection was had"
+}
+
+answers() { moat --json status; }
+
+# A run of few steps, whose name is in `run`.
+short_run() {
+    sed -e "s/^name = .*/name = \"$1\"/" -e "s/^max_steps = .*/max_steps = $2/" -e 's/^checkpoint_every = .*/checkpoint_every = 5/' \
+        config/recipes/demo.toml >"$work/root/root/$1.toml"
+    moat --json run start "/root/$1.toml" >"$work/run.json" 2>"$work/run.log" || { tail -n 5 "$work/run.log" >&2; return 1; }
+}
+
+run_state() { moat --json run show "$1" | jq -r .value.state; }
+
+the_line() {
+    moat --json base import /usr/share/moat/bases/moat-starter >/dev/null || fail "the base cannot be imported"
+    local kept
+    kept=$(moat --json scan 2>/dev/null | jq '[.value.sources[].verdicts.kept] | add')
+    [ "$kept" -gt 0 ] || fail "no record was kept"
+    held "$kept records kept"
+    short_run line 12 || fail "the run failed"
+    run=$(moat --json run list | jq -r '.value | last | .name')
+    [ "$(run_state "$run")" = done ] || fail "run $run is $(run_state "$run")"
+    held "run $run is done: $(moat run show "$run" | grep -E '^(no )?edge')"
+    moat --json ask --run "$run" --max-tokens 8 "To list files, use" >"$work/answer.json" || fail "no answer"
+    held "base and tuned model answered"
+    moat export "$run" /var/lib/moat-exports/first >/dev/null || fail "the export failed"
+    within sh -c 'cd /var/lib/moat-exports/first && sha256sum --check --quiet SHA256SUMS' || fail "the export's sums do not hold"
+    held "the export's sums hold"
+    ! moat export "$run" /srv/elsewhere >/dev/null 2>&1 || fail "an export went where none may go"
+    held "an export elsewhere is refused"
+}
+
+install_again() {
+    local before
+    before=$(main_process moatd.service)
+    within dpkg --install /root/moat.deb >/dev/null 2>&1 || fail "the package does not install over itself"
+    eventually 30 answers || fail "moatd does not answer after it was installed again"
+    [ "$(main_process moatd.service)" != "$before" ] || fail "the old moatd runs on"
+    grep -q $sources "$work/root/etc/moat/moat.toml" || fail "the site's configuration was overwritten"
+    [ "$(run_state "$run")" = done ] || fail "the run is forgotten"
+    held "restarted; configuration and runs are kept"
+}
+
+remove_package() {
+    within dpkg --purge moat >/dev/null 2>&1 || fail "the package does not go away"
+    ! processes | grep '^moat' || fail "something of Moat's runs on"
+    ! within nft list table inet moat >/dev/null 2>&1 || fail "the packet filter stays behind"
+    [ -e "$work/state/catalog.db" ] || fail "removing the package removed the state"
+    held "programs, units and packet filter are gone; the state is kept"
+}
