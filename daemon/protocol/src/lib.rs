@@ -4,6 +4,7 @@
 //! ([`engine`]). Both begin with a [`Hello`] from each side. This crate opens no socket; it reads and writes on
 //! streams that it is given.
 
+mod boundary;
 pub mod control;
 pub mod engine;
 mod frame;
