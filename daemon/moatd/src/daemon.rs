@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     pub(crate) updates: broadcast::Sender<Update>,
     /// Rung when a run is queued or asked to stop.
     pub(crate) runs: Notify,
+    /// Held while a base is imported: two of one name would write the same folder.
+    pub(crate) importing: tokio::sync::Mutex<()>,
     scans: Mutex<BTreeMap<String, ScanState>>,
     stops: Mutex<Vec<String>>,
     ending: watch::Sender<bool>,
@@ -76,6 +78,7 @@ impl Daemon {
             started: Instant::now(),
             updates: broadcast::channel(1024).0,
             runs: Notify::new(),
+            importing: tokio::sync::Mutex::default(),
             scans: Mutex::default(),
             stops: Mutex::default(),
             ending: watch::channel(false).0,

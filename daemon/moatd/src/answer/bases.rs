@@ -18,6 +18,7 @@ pub(crate) async fn import(
             "{folder} lies in no folder of boundary.imports: name one in the configuration, or start moatd with --import DIR"
         )));
     }
+    let _alone = daemon.importing.lock().await;
     let daemon = daemon.clone();
     let imported = tokio::task::spawn_blocking(move || {
         moat_models::import(&PathBuf::from(folder), &daemon.state.bases(), name.as_deref())
