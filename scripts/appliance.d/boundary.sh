@@ -49,11 +49,83 @@ with socket.socket() as caller:
 PYTHON
 }
 
+# asked ARGUMENT...   what the port answers to a caller that trusts Moat's own authority.
+asked() {
+    curl --silent --max-time 10 --cacert "$work/state/tls/authority.pem" --connect-to "localhost:$port:$address:$port" \
+        "$@" "https://localhost:$port/api/v1/health"
+}
+
+well() { asked | jq -e '.sealed == false and .wanted == null'; }
+
 the_port() {
-    reach $host_address 2>/dev/null || fail "the port cannot be reached from the site's network"
-    held "port $port is reached from the site's network"
+    eventually 20 well || fail "the port does not say that Moat is well: $(asked || true)"
+    held "the port answers over TLS, under Moat's own authority: Moat is open and well"
+    ! asked --tls-max 1.2 >/dev/null || fail "the port speaks an older TLS than 1.3"
+    ! curl --silent --max-time 10 --output /dev/null "http://$address:$port/" || fail "the port answers without TLS"
+    held "it speaks nothing below TLS 1.3"
     ! reach $foreign_address 2>/dev/null || fail "the port can be reached from elsewhere"
-    held "from elsewhere it is not"
+    held "from outside the private networks it cannot be reached"
+}
+
+# The canary's tries so far: those of moatd, and of engines.
+tries() { moat --json status | jq '[.value.canary.ways[][0]] | add // 0'; }
+
+have_tried() { [ "$(tries)" -gt 0 ]; }
+
+canary_tried() {
+    local open
+    eventually 90 have_tried || fail "the canary tried nothing"
+    open=$(moat --json status | jq -r '.value | [.canary.ways | to_entries[] | select(.value[1] > 0) | .key], .alarm | select(. != null and . != [])')
+    [ -z "$open" ] || fail "the canary got out, or raised an alarm: $open"
+    held "canaries tried $(moat --json status | jq '.value.canary.ways | length') ways out, $(tries) times in all; none was open"
+}
+
+alarmed() { moat --json status | jq -e '.value | .seal.sealed and .alarm != null'; }
+unsealed() { moat --json status | jq -e '.value.seal.sealed | not'; }
+
+# A hole as a careless administrator makes it: the bus, through which other programs can be asked for anything.
+hole_is_found() {
+    local hole=$work/root/etc/systemd/system/moatd.service.d/hole.conf
+    printf '[Service]\nInaccessiblePaths=\nBindReadOnlyPaths=/run/dbus\n' >"$hole"
+    within systemctl daemon-reload
+    within systemctl restart moatd.service || fail "moatd does not start with the hole"
+    eventually 75 alarmed || fail "the bus could be spoken to, and no canary found it"
+    held "with the bus within reach moatd sealed itself and raised the alarm: $(moat --json status | jq -r .value.alarm)"
+    rm "$hole"
+    within systemctl daemon-reload
+    within systemctl restart moatd.service
+    eventually 30 unsealed || fail "moatd stays sealed once the hole is closed"
+    held "with the hole closed it opened again"
+}
+
+# Without the key Moat shows how it stands, and does nothing else.
+sealed_without_key() {
+    mv "$work/root/etc/credstore.encrypted/moat-kek" "$work/kek"
+    within systemctl restart moatd.service || fail "moatd does not start without its key"
+    eventually 30 answers || fail "moatd does not answer without its key"
+    ! unsealed >/dev/null || fail "moatd is open without its key"
+    ! moat run list >/dev/null 2>&1 || fail "a sealed moatd shows runs"
+    [ "$(asked --insecure | jq .sealed)" = true ] || fail "the port does not say that Moat is sealed"
+    held "without the key moatd is sealed: it says so, also on the port, and refuses everything else"
+    mv "$work/kek" "$work/root/etc/credstore.encrypted/moat-kek"
+    within systemctl restart moatd.service
+    eventually 30 unsealed || fail "moatd stays sealed with its key"
+    [ "$(run_state "$run")" = done ] || fail "the run is forgotten"
+    held "with the key it opened again"
+}
+
+# Strings that were planted in the documents are on the raw disk of the state, in logs or temporary files: nowhere.
+nothing_in_plain() {
+    local places=("$work/state.img") place
+    sync
+    for place in var/log var/tmp tmp run root; do
+        [ ! -e "$work/root/$place" ] || places+=("$work/root/$place")
+    done
+    grep -rqaFf "$work/planted" "$work/root$sources" || fail "nothing was planted"
+    place=$(grep -rlaFf "$work/planted" --exclude-dir=documentation "${places[@]}" || true)
+    [ -z "$place" ] || fail "customers' text is in plain in $place"
+    ! journal | grep -qFf "$work/planted" || fail "customers' text is in the journal"
+    held "none of $(wc -l <"$work/planted") planted strings is on the state's raw disk, in a log or a temporary file"
 }
 
 every_packet() {

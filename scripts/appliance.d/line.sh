@@ -23,6 +23,13 @@ documents() {
         -size +2k -size -24k 2>/dev/null | LC_ALL=C sort | awk 'NR <= 2000 && NR % 16 == 1' | while read -r file; do
         cp "$file" "$work/root$sources/$(echo "${file#/usr/}" | tr / _)"
     done
+    # Strings by which these documents are known wherever they come to lie.
+    local file
+    tr -dc a-z </dev/urandom | fold -w 24 | head -n 100 >"$work/planted" || true
+    while read -r planted; do
+        file=$work/root$sources/$(ls "$work/root$sources" | shuf -n 1)
+        printf '\nThe night shift calls this standby %s and writes its state into the book.\n' "$planted" >>"$file"
+    done <"$work/planted"
     [ "$(find "$work/root$sources" -type f | wc -l)" -ge 40 ] || fail "this machine has too few documents for a run"
 }
 
@@ -76,6 +83,18 @@ the_line() {
     held "the export's sums hold"
     ! moat export "$run" /srv/elsewhere >/dev/null 2>&1 || fail "an export went where none may go"
     held "an export elsewhere is refused"
+}
+
+# The record of every act, recomputed from a copy.
+verify_ledger() {
+    local key entries
+    cp -a "$work/state/ledger" "$work/root/root/ledger"
+    key=$(moat --json ledger list --most 1 | jq -r .value.key)
+    entries=$(moat --json ledger verify /root/ledger --key "$key") || fail "the ledger does not verify: $entries"
+    for act in base.import run.start model.ask export.write vault.unseal; do
+        moat --json ledger list --act $act | jq -e '.value.entries | length > 0' >/dev/null || fail "the ledger has no $act"
+    done
+    held "a copy of the ledger verifies offline: $(moat ledger verify /root/ledger --key "$key" | tail -n 1)"
 }
 
 install_again() {
