@@ -14,7 +14,8 @@ moatd_comes_back() {
     kill -KILL "$(outside "$before")"
     eventually 30 back_with_another "$before" || fail "moatd was killed and did not come back"
     [ "$(run_state "$run")" = done ] || fail "a run is forgotten after a kill"
-    held "moatd came back, and knows its run"
+    eventually 30 well || fail "the port is not as it was: $(asked || true)"
+    held "moatd came back, knows its run, and serves the port"
 }
 
 training() { [ "$(moat --json run list | jq -r '.value | last | .state')" = training ] && engine_process; }
