@@ -94,6 +94,7 @@ fn documents_become_a_model_that_is_owned() {
     assert_eq!((run.state, states.last()), (RunState::Done, Some(&RunState::Done)));
     let (outcome, edge) = (run.outcome.unwrap(), run.edge.unwrap());
     assert!(outcome.last_loss < outcome.first_loss);
+    assert!(outcome.peak_memory > 1 << 20, "the engine could not tell its memory");
     assert!(edge.has_edge && edge.all.edge.unwrap().low > 0.0, "{edge:?}");
 
     // The same recipe, dataset and seed give the same bytes.

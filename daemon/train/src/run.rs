@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use moat_contracts::{Progress, TrainJob, TrainOutcome};
 use moat_tensor::{AdamW, Batch, Gradients, LossSum, Model, Moments, adamw, forward_backward, token_losses};
+use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::checkpoint::{self, Owner, State};
 use crate::{Corpus, Plan, TrainError, learning_rate, output};
@@ -190,10 +191,9 @@ fn prove(model: &Model, batch: &Batch, recompute: bool, gradients: &mut Gradient
 /// Parts of the names of the tensors that make queries and keys.
 const CHOOSING: [&str; 4] = ["q_proj", "k_proj", "q_norm", "k_norm"];
 
-/// Peak resident memory of this process in bytes, as Linux counts it (`VmHWM`); 0 where it does not tell.
+/// Peak resident memory of this process in bytes, as Linux counts it (getrusage(2)); 0 where it does not tell. A file of
+/// `/proc` would not do: a confined engine may not read it.
 pub fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|kib| kib.trim().parse().ok());
-    kib.map_or(0, |kib: u64| kib * 1024)
+    let kib = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
+    u64::try_from(kib).unwrap_or(0) * 1024
 }
