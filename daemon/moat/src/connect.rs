@@ -64,7 +64,7 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
             Exit::Unreachable,
             format!(
-                "moatd is not reachable at {socket}: start it with `systemctl start moat` or give --socket"
+                "moatd is not reachable at {socket}: start it with `systemctl start moatd` or give --socket"
             ),
         ),
         io::ErrorKind::PermissionDenied => Failure::new(
@@ -81,7 +81,7 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
 fn gone() -> Failure {
     Failure::new(
         Exit::Unreachable,
-        "moatd ended the conversation without a reply: its log says why (`journalctl -u moat`)",
+        "moatd ended the conversation without a reply: its log says why (`journalctl -u moatd`)",
     )
 }
 

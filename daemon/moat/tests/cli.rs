@@ -115,7 +115,7 @@ fn a_missing_daemon_is_told_with_its_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("control.sock").display().to_string();
     let expected = format!(
-        "moat: moatd is not reachable at {socket}: start it with `systemctl start moat` or give --socket\n"
+        "moat: moatd is not reachable at {socket}: start it with `systemctl start moatd` or give --socket\n"
     );
     assert_eq!(run(&["status", "--socket", &socket]), (3, String::new(), expected.clone()));
     let output = moat(&["status"]).env("MOAT_SOCKET", &socket).output().unwrap();

@@ -3,6 +3,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use moat_catalog::Catalog;
 use moat_contracts::Digest;
 use moat_curate::Compiled;
 use moat_firewall::canary::Counts;
@@ -40,6 +41,8 @@ pub(crate) struct Daemon {
     scans: Mutex<BTreeMap<String, ScanState>>,
     stops: Mutex<Vec<String>>,
     ending: watch::Sender<bool>,
+    /// Held open, so that reading goes on when the disk is full: a first connection has files to make.
+    held: Mutex<Option<Catalog>>,
     _lock: File,
 }
 
@@ -57,12 +60,13 @@ impl Daemon {
     pub(crate) fn open(settings: Settings, protections: Protections) -> Result<Arc<Self>, Failure> {
         let (state, lock) = State::open(&settings.daemon.state)?;
         let ledger = Ledger::open(&state.ledger(), None).map_err(Failure::internal)?;
+        let mut held = None;
         if let Ok(vault) = state.safe().vault() {
             record::unseal(&ledger, &vault)?;
             let serial = vault.serial().map_err(Failure::internal)?;
             let act = Act::new(Who::daemon(), "vault.unseal", Phase::Done).on("slot", "credential");
             ledger.append(&act.detail("serial", serial))?;
-            state.catalog()?;
+            held = Some(state.catalog()?);
         }
         let rules = Compiled::new(&settings.curation);
         Ok(Arc::new(Self {
@@ -82,6 +86,7 @@ impl Daemon {
             scans: Mutex::default(),
             stops: Mutex::default(),
             ending: watch::channel(false).0,
+            held: Mutex::new(held),
             _lock: lock,
         }))
     }
@@ -99,15 +104,20 @@ impl Daemon {
         // A root file put back to an older state shows by its serial.
         let serial = vault.serial().map_err(Failure::internal)?;
         self.ledger.append(&Act::new(Who::daemon(), "vault.opened", Phase::Done).detail("serial", serial))?;
-        self.state.catalog()?;
+        self.hold(Some(self.state.catalog()?));
         Ok(())
     }
 
     /// Wipes the keys from memory and stops what needs them.
     pub(crate) fn seal(&self) {
+        self.hold(None);
         self.safe().seal();
         self.ledger.seal();
         self.runs.notify_waiters();
+    }
+
+    fn hold(&self, catalog: Option<Catalog>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = catalog;
     }
 
     /// Raises an alarm, which stands until a person opens the vault again.
