@@ -71,7 +71,8 @@ in_network() { nsenter --net="/proc/$init/ns/net" "$@"; }
 # The container's end of its cable is host0, this machine's is named after the container.
 connect_container() {
     local ours=ve-$machine hardware
-    in_network tcpdump -i any -n -U -s 128 -w "$work/packets" 2>"$work/tcpdump.log" &
+    # Not by the function: what is to be ended later is tcpdump, not a shell around it.
+    nsenter --net="/proc/$init/ns/net" tcpdump -i any -n -U -s 128 -w "$work/packets" 2>"$work/tcpdump.log" &
     capture=$!
     ip address add $host_address/24 dev "$ours"
     ip address add $foreign_address/32 dev "$ours"
