@@ -36,11 +36,11 @@ pub(crate) async fn answer(
         daemon.safe().vault()?;
     }
     match request {
-        Request::Status => status::status(daemon),
+        Request::Status => Ok(status::status(daemon)),
         Request::Scan => {
             let curating = |update: &Update| matches!(update, Update::Curating { .. });
             while_telling(daemon, stream, curating, intake.scan()).await?;
-            status::status(daemon)
+            Ok(status::status(daemon))
         }
         Request::Why { path } => why::why(daemon, &path),
         Request::DatasetBuild { recipe } => {

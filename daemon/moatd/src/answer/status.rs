@@ -7,12 +7,20 @@ use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::runs;
 
-/// How everything stands.
-pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
-    let seal = daemon.safe().state();
-    if seal.sealed {
-        return Ok(Reply::Status(Box::new(standing(daemon))));
+/// How everything stands. A catalog that cannot be read, on a full disk say, does not keep the rest from being told.
+pub(crate) fn status(daemon: &Daemon) -> Reply {
+    let mut status = standing(daemon);
+    if !status.seal.sealed {
+        match work(daemon) {
+            Ok((sources, active_runs)) => (status.sources, status.active_runs) = (sources, active_runs),
+            Err(failure) => status.alarm = status.alarm.or(Some(failure.message)),
+        }
     }
+    Reply::Status(Box::new(status))
+}
+
+/// The sources, and the runs that are not ended.
+fn work(daemon: &Daemon) -> Result<(BTreeMap<String, SourceStatus>, Vec<String>), Failure> {
     let catalog = daemon.state.catalog()?;
     let mut sources = BTreeMap::new();
     for source in &daemon.settings.source {
@@ -38,7 +46,7 @@ pub(crate) fn status(daemon: &Daemon) -> Result<Reply, Failure> {
     }
     let active = catalog.runs()?.into_iter().filter(|run| runs::is_active(runs::state(run)));
     let active_runs = active.map(|run| run.name).collect();
-    Ok(Reply::Status(Box::new(Status { sources, active_runs, ..standing(daemon) })))
+    Ok((sources, active_runs))
 }
 
 /// What the canaries tried, by way.
