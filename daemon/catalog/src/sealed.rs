@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use moat_contracts::{DocumentId, RecordId};
-use moat_vault::{Vault, VaultError, WrappedKey, open_bytes, seal_bytes};
+use moat_contracts::{Digest, DocumentId, RecordId};
+use moat_vault::{Vault, WrappedKey, open_bytes, seal_bytes};
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{Batch, CatalogError};
@@ -25,24 +24,21 @@ pub(crate) fn register(connection: &Connection, vault: &Arc<Vault>) -> Result<()
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_scalar_function("opened_path", 2, flags, move |context: &Context<'_>| {
-        let (ValueRef::Blob(sealed), ValueRef::Blob(id)) = (context.get_raw(0), context.get_raw(1)) else {
-            return Ok(None);
-        };
-        let failed = |error: VaultError| rusqlite::Error::UserFunctionError(Box::new(error));
-        let key = vault.derived(PATH).map_err(failed)?;
-        open_bytes(&key, &hexadecimal(id), sealed).map(|path| String::from_utf8(path).ok()).map_err(failed)
+        let sealed = context.get_raw(0).as_blob()?;
+        let id = DocumentId(Digest::from_bytes(context.get::<[u8; 32]>(1)?));
+        open_path(&vault, id, sealed).map_err(|error| rusqlite::Error::UserFunctionError(Box::new(error)))
     })?;
     Ok(())
 }
 
 /// A path's sealed form.
 pub(crate) fn seal_path(vault: &Vault, id: DocumentId, path: &str) -> Result<Vec<u8>, CatalogError> {
-    Ok(seal_bytes(&vault.derived(PATH)?, &hexadecimal(id.0.as_bytes()), path.as_bytes())?)
+    Ok(seal_bytes(&vault.derived(PATH)?, &id.to_string(), path.as_bytes())?)
 }
 
 /// The path in its sealed form.
 pub(crate) fn open_path(vault: &Vault, id: DocumentId, sealed: &[u8]) -> Result<String, CatalogError> {
-    let path = open_bytes(&vault.derived(PATH)?, &hexadecimal(id.0.as_bytes()), sealed)?;
+    let path = open_bytes(&vault.derived(PATH)?, &id.to_string(), sealed)?;
     String::from_utf8(path).map_err(|_| CatalogError::Damaged { what: "path" })
 }
 
@@ -58,7 +54,7 @@ pub(crate) fn seal_readers(
     readers: &[String],
 ) -> Result<Vec<u8>, CatalogError> {
     let json = serde_json::to_vec(readers).map_err(|_| CatalogError::Damaged { what: "list of readers" })?;
-    Ok(seal_bytes(&vault.derived(READERS)?, &hexadecimal(id.0.as_bytes()), &json)?)
+    Ok(seal_bytes(&vault.derived(READERS)?, &id.to_string(), &json)?)
 }
 
 /// The list of readers in its sealed form.
@@ -67,7 +63,7 @@ pub(crate) fn open_readers(
     id: DocumentId,
     sealed: &[u8],
 ) -> Result<Vec<String>, CatalogError> {
-    let json = open_bytes(&vault.derived(READERS)?, &hexadecimal(id.0.as_bytes()), sealed)?;
+    let json = open_bytes(&vault.derived(READERS)?, &id.to_string(), sealed)?;
     serde_json::from_slice(&json).map_err(|_| CatalogError::Damaged { what: "list of readers" })
 }
 
@@ -77,7 +73,7 @@ pub(crate) fn seal_text(
     id: RecordId,
     body: &str,
 ) -> Result<(WrappedKey, Vec<u8>), CatalogError> {
-    let object = text_object(id.0.as_bytes());
+    let object = text_object(id.0);
     let (key, wrapped) = vault.new_key(&object)?;
     let packed = zstd::bulk::compress(body.as_bytes(), 1)?;
     Ok((wrapped, seal_bytes(&key, &object, &packed)?))
@@ -90,23 +86,14 @@ pub(crate) fn open_text(
     wrapped: &[u8],
     sealed: &[u8],
 ) -> Result<String, CatalogError> {
-    let object = text_object(id.0.as_bytes());
+    let object = text_object(id.0);
     let key = vault.unwrap(&object, &WrappedKey::from_bytes(wrapped)?)?;
     let bytes = zstd::stream::decode_all(open_bytes(&key, &object, sealed)?.as_slice())?;
     String::from_utf8(bytes).map_err(|_| CatalogError::Damaged { what: "text" })
 }
 
-fn text_object(id: &[u8]) -> String {
-    format!("text/{}", hexadecimal(id))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+fn text_object(id: Digest) -> String {
+    format!("text/{id}")
 }
 
 /// The tag of a folder of a source: `""` for its root, else ending in `/`.
@@ -146,7 +133,8 @@ impl Batch<'_> {
     /// [`CatalogError`] where reading or writing fails.
     pub fn rewrap(&self, limit: usize) -> Result<usize, CatalogError> {
         let newest = self.vault.generation()?;
-        let texts = self.rewrap_in("texts", "id", newest, limit, |id: Vec<u8>| text_object(&id))?;
+        let texts =
+            self.rewrap_in("texts", "id", newest, limit, |id: [u8; 32]| text_object(Digest::from_bytes(id)))?;
         let runs =
             self.rewrap_in("runs", "name", newest, limit, |name: String| crate::runs::run_object(&name))?;
         Ok(texts + runs)

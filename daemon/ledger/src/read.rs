@@ -44,6 +44,7 @@ impl Filter {
 
     /// Texts that stand in every line that is wanted, so that others need not be parsed.
     fn finders(&self) -> Vec<Finder<'static>> {
+        // A string can always be written as JSON.
         let quoted = |text: &String| serde_json::to_string(text).unwrap_or_default();
         let act = self.act.as_ref().map(|act| quoted(act).trim_end_matches('"').to_owned());
         let act = act.map(|act| format!("\"act\":{act}"));

@@ -85,6 +85,7 @@ impl Pass<'_> {
         let index = self.frontier.size();
         let before = self.stored.peek()?;
         self.unknown |= leaf.is_none() && before.is_none();
+        // From an unknown leaf on, nothing is concluded from the hashes.
         let leaf = leaf.or(before).unwrap_or_default();
         let mut completed = Vec::new();
         let Ok(()) = self.frontier.push(leaf, |hash| {

@@ -108,13 +108,15 @@ fn repository(tree: &Path) -> Vec<PathBuf> {
         }
     }
     for objects in [folder.join("objects"), tree.join("objects")] {
+        // Most repositories borrow from no other and have no such file.
         let alternates = line(objects.join("info/alternates")).unwrap_or_default();
         found.extend(alternates.lines().map(|other| objects.join(other)));
     }
     found
 }
 
-fn place(settings: &Settings) -> EnginePlace {
+/// Where engines come from. A daemon that cannot tell where it lies looks where it was started.
+pub(crate) fn place(settings: &Settings) -> EnginePlace {
     let here = std::env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
     settings.engine(&here.unwrap_or_default())
 }

@@ -1,11 +1,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moat_protocol::control::{Fault, Reply, Request};
 use moat_protocol::{FrameError, Hello};
 use moat_settings::Settings;
 use tokio::net::{UnixListener, UnixStream, unix::UCred};
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use moat_ledger::Who;
@@ -15,6 +17,9 @@ use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::intake::Intake;
 use crate::record;
+
+/// How long the end of the daemon waits for answers that are being made.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Binds the control socket. The state folder's lock is held already, so a socket that is there is a dead one.
 pub(crate) fn bind(settings: &Settings) -> Result<UnixListener, Failure> {
@@ -39,23 +44,35 @@ pub(crate) fn unlink(settings: &Settings) {
     }
 }
 
-/// Answers callers until the task is dropped.
+/// Answers callers until the daemon ends, and then waits a while for those who have an answer coming: what they asked
+/// for still gets its last word in the ledger.
 pub(crate) async fn serve(listener: UnixListener, daemon: Arc<Daemon>, intake: Intake) {
+    let mut conversations = JoinSet::new();
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (daemon, intake) = (daemon.clone(), intake.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = conversation(stream, &daemon, &intake).await {
-                        debug!("a caller's connection ended: {error}");
-                    }
-                });
-            }
-            Err(error) => {
-                warn!("a caller could not be accepted: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (daemon, intake) = (daemon.clone(), intake.clone());
+                    conversations.spawn(async move {
+                        if let Err(error) = conversation(stream, &daemon, &intake).await {
+                            debug!("a caller's connection ended: {error}");
+                        }
+                    });
+                }
+                Err(error) => {
+                    warn!("a caller could not be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = conversations.join_next() => {}
+            () = daemon.ending() => break,
         }
+    }
+    drop(listener);
+    let answered = async { while conversations.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_ANSWERS, answered).await.is_err() {
+        warn!("{} callers were left without an answer", conversations.len());
+        conversations.shutdown().await;
     }
 }
 

@@ -174,7 +174,7 @@ impl Daemon {
     }
 }
 
-/// Seconds since 1970.
+/// Seconds since 1970; 0 where the clock stands before.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

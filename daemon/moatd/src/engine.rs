@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use crate::boundary;
 use crate::failure::Failure;
 
 /// What an engine is wanted for: where a service manager starts them, it keeps the two apart.
@@ -58,8 +59,7 @@ impl From<EngineError> for Failure {
 impl Engine {
     /// Gets an engine from where the settings say, and greets it.
     pub(crate) async fn start(settings: &Settings, work: Work) -> Result<Self, EngineError> {
-        let here = std::env::current_exe().ok().and_then(|program| program.parent().map(ToOwned::to_owned));
-        let (stream, child) = match settings.engine(&here.unwrap_or_default()) {
+        let (stream, child) = match boundary::place(settings) {
             EnginePlace::Program(program) => {
                 let failed = |error| EngineError::Start { place: program.display().to_string(), error };
                 let (stream, child) = spawn(&program, settings).map_err(failed)?;

@@ -224,6 +224,7 @@ fn scan_all(daemon: &Arc<Daemon>, places: &mut [Place]) -> Result<(), Failure> {
             warn!("files are still being written; they are taken in when they are complete");
             break;
         }
+        // What is due already is not waited for.
         let wait = later.duration_since(SystemTime::now()).unwrap_or_default();
         std::thread::sleep(wait.clamp(Duration::from_millis(50), Duration::from_secs(5)));
     }
@@ -253,6 +254,7 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
                 state.read = report.read;
             }
             if let Some(again) = report.look_again {
+                // What is due already is looked at after the burst.
                 let wait = again.duration_since(SystemTime::now()).unwrap_or_default();
                 place.hinted.extend(report.again.iter().cloned());
                 place.hinted_due.get_or_insert(Instant::now() + wait.max(BURST));

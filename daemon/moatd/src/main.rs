@@ -164,14 +164,14 @@ async fn run(
     }
     service::notify("STOPPING=1");
     daemon.end();
-    server.abort();
     // The run in hand writes its checkpoint; the intake finishes its batch.
-    let (runner, intake) = tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()));
+    let (runner, intake, server) =
+        tokio::join!(runner, tokio::task::spawn_blocking(move || intake.join()), server);
     watchdog.abort();
     for task in port {
         task.await.map_err(failure::Failure::internal)?;
     }
-    runner.and(intake).and(signer.await).map_err(failure::Failure::internal)?;
+    runner.and(intake).and(server).and(signer.await).map_err(failure::Failure::internal)?;
     if let Err(error) = record::checkpoint(&daemon.ledger, &daemon.settings.ledger.witness) {
         warn!("the ledger's end is not signed: {error}");
     }

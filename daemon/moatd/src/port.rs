@@ -1,15 +1,15 @@
 //! The admin port: which sockets, which certificate, what it shows.
 
+use std::fs;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use std::{fs, io};
 
 use moat_admin::{Authority, Certificates, Health, Identity, Limits, serve, site};
 use moat_settings::{AdminSettings, Settings};
-use moat_vault::{Vault, open_bytes, seal_bytes};
+use moat_vault::{SealedFolder, Vault};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -171,42 +171,27 @@ struct Kept {
 }
 
 const OBJECT: &str = "admin authority";
+const KEPT: &str = "authority";
 
 /// Moat's own authority, made at the first start. Its certificate lies beside it in the open, for browsers.
 fn authority(folder: &Path, vault: &Vault) -> Result<Authority, String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
-    let file = folder.join("authority.sealed");
-    let seal = vault.derived(OBJECT).map_err(|error| said(&error))?;
-    match fs::read(&file) {
-        Ok(sealed) => {
-            let json = open_bytes(&seal, OBJECT, &sealed).map_err(|error| said(&error))?;
-            let kept: Kept = serde_json::from_slice(&json).map_err(|error| said(&error))?;
-            Authority::restore(&kept.machine, &kept.certificate, &kept.key).map_err(|error| said(&error))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = Authority::new(&machine()).map_err(|error| said(&error))?;
-            let (machine, certificate) = (made.machine().to_owned(), made.certificate().to_owned());
-            let kept = Kept { machine, certificate, key: made.key() };
-            let json = serde_json::to_vec(&kept).map_err(|error| said(&error))?;
-            let sealed = seal_bytes(&seal, OBJECT, &json).map_err(|error| said(&error))?;
-            fs::create_dir_all(folder).map_err(|error| said(&error))?;
-            fs::write(folder.join("authority.pem"), made.certificate()).map_err(|error| said(&error))?;
-            write_whole(&file, &sealed).map_err(|error| said(&error))?;
-            info!(
-                "made a certificate authority for the admin port: {}",
-                folder.join("authority.pem").display()
-            );
-            Ok(made)
-        }
-        Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
+    let key = vault.derived(OBJECT).map_err(|error| said(&error))?;
+    let sealed = SealedFolder::new(folder, key, OBJECT.to_owned());
+    if sealed.place(KEPT).exists() {
+        let reader = sealed.open(KEPT).map_err(|error| said(&error))?;
+        let kept: Kept = serde_json::from_reader(reader).map_err(|error| said(&error))?;
+        return Authority::restore(&kept.machine, &kept.certificate, &kept.key).map_err(|error| said(&error));
     }
-}
-
-/// Writes a file so that it is there whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    let file = fs::File::create(&unfinished)?;
-    io::Write::write_all(&mut &file, bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+    let made = Authority::new(&machine()).map_err(|error| said(&error))?;
+    let (machine, certificate) = (made.machine().to_owned(), made.certificate().to_owned());
+    let kept = Kept { machine, certificate, key: made.key() };
+    let public = folder.join("authority.pem");
+    fs::create_dir_all(folder).map_err(|error| said(&error))?;
+    fs::write(&public, made.certificate()).map_err(|error| said(&error))?;
+    let mut file = sealed.create(KEPT).map_err(|error| said(&error))?;
+    serde_json::to_writer(&mut file, &kept).map_err(|error| said(&error))?;
+    file.publish().map_err(|error| said(&error))?;
+    info!("made a certificate authority for the admin port: {}", public.display());
+    Ok(made)
 }

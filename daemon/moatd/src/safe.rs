@@ -137,6 +137,7 @@ impl Safe {
 
     /// How the vault stands, as anyone may know it.
     pub(crate) fn state(&self) -> Seal {
+        // Without a vault there are none, and what is wrong with a damaged one is told to whoever opens it.
         let slots = Vault::inspect(&self.folder).unwrap_or_default();
         let vault = self.vault().ok();
         let given = self.shares.lock().unwrap_or_else(PoisonError::into_inner).given.len();

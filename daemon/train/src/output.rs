@@ -129,10 +129,9 @@ fn weight_files(base: &Path) -> Result<Vec<PathBuf>, TrainError> {
         return Ok(vec![base.join("model.safetensors")]);
     }
     let bytes = fs::read(&index).map_err(TrainError::read(&index))?;
-    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let Some(map) = value["weight_map"].as_object() else {
-        return Err(TrainError::Base { path: index, reason: "it holds no weight_map".to_owned() });
-    };
+    let refused = |reason: &str| TrainError::Base { path: index.clone(), reason: reason.to_owned() };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| refused("it is no JSON"))?;
+    let map = value["weight_map"].as_object().ok_or_else(|| refused("it holds no weight_map"))?;
     let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
     names.sort_unstable();
     names.dedup();
