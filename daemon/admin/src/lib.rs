@@ -14,4 +14,4 @@ pub use authority::Authority;
 pub use error::AdminError;
 pub use identity::{Certificates, Identity};
 pub use listener::{Limits, serve};
-pub use site::{Health, site};
+pub use site::{Answer, Call, Health, site};

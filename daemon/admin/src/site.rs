@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -38,6 +38,38 @@ impl Health {
     }
 }
 
+/// One call of the API.
+#[derive(Debug)]
+pub struct Call {
+    /// The verb: what stands after `/api/v1/`.
+    pub verb: String,
+    /// The API key that the caller shows.
+    pub key: Option<String>,
+    /// What goes with the verb, as JSON; empty for nothing.
+    pub body: Vec<u8>,
+}
+
+/// The answer to a [`Call`].
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// JSON: the reply, or a problem (RFC 9457) where the status says so.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A problem for a status: what happened, and what to do.
+    pub fn problem(status: u16, detail: &str) -> Self {
+        let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let problem = serde_json::json!({ "title": title, "status": status, "detail": detail });
+        Self { status, body: problem.to_string().into_bytes() }
+    }
+}
+
+/// Bytes of a call's body at most.
+const LARGEST: u64 = 1 << 20;
+
 /// Headers of every answer. The pages need no script and nothing from anywhere else.
 const HEADERS: [(&str, &str); 7] = [
     (
@@ -52,9 +84,11 @@ const HEADERS: [(&str, &str); 7] = [
     ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
 ];
 
-/// The pages: `/` and `/style.css`, and `/api/v1/health` for machines (200 where all is well, 503 otherwise).
-pub fn site(
+/// The pages: `/` and `/style.css`; `/api/v1/health` for machines (200 where all is well, 503 otherwise); and
+/// `POST /api/v1/VERB` for every other verb, which `api` answers.
+pub fn site<F>(
     health: impl Fn() -> Health + Send + Sync + 'static,
+    api: impl Fn(Call) -> F + Clone + Send + Sync + 'static,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<
@@ -65,7 +99,10 @@ pub fn site(
 > + Clone
 + Send
 + Sync
-+ 'static {
++ 'static
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
     let health = Arc::new(health);
     let asked = health.clone();
     let overview = warp::path::end().map(move || fresh(warp::reply::html(page::overview(&asked()))));
@@ -76,7 +113,16 @@ pub fn site(
     });
     let style = warp::path!("style.css")
         .map(|| warp::reply::with_header(page::STYLE, CONTENT_TYPE, "text/css; charset=utf-8"));
-    let routes = warp::get().and(overview.or(machine).or(style)).recover(refused);
+    let verbs = warp::path!("api" / "v1" / String)
+        .and(warp::post())
+        .and(warp::header::optional("authorization"))
+        .and(warp::body::content_length_limit(LARGEST))
+        .and(warp::body::bytes())
+        .then(move |verb, authorization: Option<String>, body: Bytes| {
+            let key = authorization.and_then(|text| text.strip_prefix("Bearer ").map(ToOwned::to_owned));
+            answered(api(Call { verb, key, body: body.to_vec() }))
+        });
+    let routes = warp::get().and(overview.or(machine).or(style)).or(verbs).recover(refused);
     let secured = routes.map(|reply| {
         let mut response = warp::reply::Reply::into_response(reply);
         for (name, value) in HEADERS {
@@ -85,6 +131,13 @@ pub fn site(
         response
     });
     TowerToHyperService::new(warp::service(secured))
+}
+
+async fn answered(answer: impl Future<Output = Answer>) -> impl Reply {
+    let Answer { status, body } = answer.await;
+    let kind = if status < 400 { "application/json" } else { "application/problem+json" };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    fresh(warp::reply::with_header(warp::reply::with_status(body, status), CONTENT_TYPE, kind))
 }
 
 /// Says that an answer is of this moment.
@@ -97,6 +150,10 @@ async fn refused(rejection: Rejection) -> Result<impl Reply, Infallible> {
         StatusCode::NOT_FOUND
     } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
         StatusCode::METHOD_NOT_ALLOWED
+    } else if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
+        StatusCode::PAYLOAD_TOO_LARGE
+    } else if rejection.find::<warp::reject::LengthRequired>().is_some() {
+        StatusCode::LENGTH_REQUIRED
     } else {
         StatusCode::BAD_REQUEST
     };

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moat_admin::{Authority, Certificates, Health, Identity, Limits, serve, site};
+use moat_admin::{Answer, Authority, Call, Certificates, Health, Identity, Limits, serve, site};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -31,10 +31,14 @@ impl Port {
         let tls = certificates.tls(clients).unwrap();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let health = || Health { version: "<1>".to_owned(), sealed: true, ..Health::default() };
+        let api = async |call: Call| match call.key {
+            Some(_) => Answer { status: 200, body: call.body },
+            None => Answer::problem(401, "no key"),
+        };
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let ended = async { drop(ended.await) };
-            runtime.block_on(serve(socket, tls, limits, site(health), ended)).unwrap();
+            runtime.block_on(serve(socket, tls, limits, site(health, api), ended)).unwrap();
         });
         Self { address, authority, certificates, end: Some(end), server: Some(server) }
     }

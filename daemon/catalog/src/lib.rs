@@ -1,17 +1,21 @@
-//! The one store: documents, records, near-duplicate links, datasets, runs, in one SQLite file.
+//! The one store: documents, records, near-duplicate links, datasets, runs, accounts and what they agreed to, in one SQLite
+//! file.
 //!
 //! All SQL of the product stands here. The file runs in WAL mode with `synchronous=FULL`: what a committed
 //! [`Batch`] wrote survives a power cut, what was not committed never happened. The catalog decides nothing: it keeps
 //! what the stages hand it, and gives it back in a stable order. Texts, paths and readers are sealed in the file; ids,
 //! hashes, counts and rules are not.
 
+mod accounts;
 mod datasets;
 mod documents;
 mod error;
+mod keys;
 mod records;
 mod runs;
 mod schema;
 mod sealed;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod twins;
@@ -24,11 +28,14 @@ use std::time::Duration;
 use moat_vault::Vault;
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub use accounts::AccountRow;
 pub use datasets::DatasetSummary;
 pub use documents::{Known, SourceCounts, Stamp, Sweep};
 pub use error::CatalogError;
+pub use keys::ApiKeyRow;
 pub use records::{Row, RowId};
 pub use runs::{RunRow, StepRow};
+pub use statements::{PolicyRow, StatementRow};
 pub use twins::{Cluster, ClusterId, Group, GroupId};
 
 /// One connection to the catalog. Open one per thread; any number may read while one writes.

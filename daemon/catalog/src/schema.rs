@@ -158,7 +158,114 @@ CREATE TABLE document_faults (
     what TEXT NOT NULL,
     PRIMARY KEY (document, ordinal)
 ) STRICT, WITHOUT ROWID;
-"];
+", RIGHTS];
+
+/// Accounts, API keys, and the two-person rule, which holds here as it does in the code: whoever writes to the file by
+/// other ways meets it again.
+const RIGHTS: &str = "
+CREATE TABLE accounts (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    uid INTEGER UNIQUE,
+    roles TEXT NOT NULL,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    created INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    credentials_by TEXT NOT NULL,
+    roles_by TEXT NOT NULL,
+    roles_since INTEGER NOT NULL,
+    key BLOB NOT NULL UNIQUE CHECK (length(key) = 32),
+    statement BLOB REFERENCES statements (nonce),
+    -- Sealed to the columns above.
+    credentials BLOB NOT NULL,
+    last_step INTEGER,
+    failures INTEGER NOT NULL,
+    failed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE api_keys (
+    hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL REFERENCES accounts (id),
+    scope TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL CHECK (expires > created),
+    revoked INTEGER,
+    mark BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER revoked_for_good BEFORE UPDATE ON api_keys
+WHEN OLD.revoked IS NOT NULL OR NEW.scope <> OLD.scope OR NEW.expires <> OLD.expires OR NEW.owner <> OLD.owner
+BEGIN SELECT RAISE(ABORT, 'an API key is only ever revoked'); END;
+
+CREATE TABLE served (
+    key BLOB NOT NULL REFERENCES api_keys (hash),
+    day INTEGER NOT NULL,
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
+    PRIMARY KEY (key, day)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE statements (
+    nonce BLOB PRIMARY KEY CHECK (length(nonce) = 16),
+    kind TEXT NOT NULL CHECK (kind IN ('export', 'policy', 'role')),
+    text TEXT NOT NULL,
+    about TEXT NOT NULL,
+    requester TEXT NOT NULL REFERENCES accounts (id),
+    request BLOB NOT NULL CHECK (length(request) = 64),
+    approver TEXT REFERENCES accounts (id),
+    approval BLOB CHECK (length(approval) = 64),
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL CHECK (expires > created AND expires - created <= 604800),
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'agreed', 'done', 'failed', 'withdrawn')),
+    message TEXT,
+    CHECK (approver <> requester),
+    CHECK ((approver IS NULL) = (approval IS NULL)),
+    CHECK (approver IS NOT NULL OR state NOT IN ('agreed', 'done', 'failed'))
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER statements_begin BEFORE INSERT ON statements WHEN NEW.state <> 'waiting' OR NEW.approver IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a statement begins with one signature'); END;
+CREATE TRIGGER statements_say_the_same BEFORE UPDATE ON statements
+WHEN NEW.nonce <> OLD.nonce OR NEW.kind <> OLD.kind OR NEW.text <> OLD.text OR NEW.about <> OLD.about
+    OR NEW.requester <> OLD.requester OR NEW.request <> OLD.request OR NEW.created <> OLD.created
+    OR NEW.expires <> OLD.expires OR (OLD.approver IS NOT NULL AND NEW.approver IS NOT OLD.approver)
+BEGIN SELECT RAISE(ABORT, 'what a statement says never changes'); END;
+CREATE TRIGGER statements_count_once BEFORE UPDATE ON statements
+WHEN NOT (OLD.state = 'waiting' AND NEW.state IN ('agreed', 'withdrawn') OR OLD.state = 'agreed' AND NEW.state IN ('done', 'failed'))
+BEGIN SELECT RAISE(ABORT, 'a statement counts once'); END;
+CREATE TRIGGER statements_take_two BEFORE UPDATE ON statements
+WHEN NEW.state = 'agreed' AND NOT EXISTS (
+    SELECT 1 FROM accounts AS asks, accounts AS agrees
+    WHERE asks.id = NEW.requester AND agrees.id = NEW.approver AND asks.enabled AND agrees.enabled
+        AND asks.uid IS NOT 0 AND agrees.uid IS NOT 0 AND (asks.uid IS NULL OR asks.uid IS NOT agrees.uid)
+        AND asks.key <> agrees.key AND agrees.created_by <> asks.id AND agrees.credentials_by <> asks.id
+        AND instr(',' || agrees.roles_by || ',', ',' || asks.id || ',') = 0
+        AND instr(',' || agrees.roles || ',', ',approver,') > 0 AND agrees.roles_since <= NEW.created)
+BEGIN SELECT RAISE(ABORT, 'a statement takes two people who owe each other nothing'); END;
+CREATE TRIGGER statements_stay BEFORE DELETE ON statements BEGIN SELECT RAISE(ABORT, 'a statement stays'); END;
+
+CREATE TRIGGER accounts_begin BEFORE INSERT ON accounts
+WHEN NEW.roles <> '' AND EXISTS (SELECT 1 FROM policies)
+BEGIN SELECT RAISE(ABORT, 'a new account has no role'); END;
+CREATE TRIGGER accounts_stay BEFORE DELETE ON accounts BEGIN SELECT RAISE(ABORT, 'an account stays'); END;
+CREATE TRIGGER roles_take_two BEFORE UPDATE ON accounts
+WHEN NEW.roles <> OLD.roles AND NOT EXISTS (
+    SELECT 1 FROM statements WHERE nonce = NEW.statement AND kind = 'role' AND state = 'agreed')
+BEGIN SELECT RAISE(ABORT, 'roles change by an agreed statement'); END;
+
+-- The first row comes when the site is set up.
+CREATE TABLE policies (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    text TEXT NOT NULL,
+    statement BLOB UNIQUE REFERENCES statements (nonce),
+    since INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER policies_take_two BEFORE INSERT ON policies
+WHEN EXISTS (SELECT 1 FROM policies) AND NOT EXISTS (
+    SELECT 1 FROM statements WHERE nonce = NEW.statement AND kind = 'policy' AND state = 'agreed')
+BEGIN SELECT RAISE(ABORT, 'a policy changes by an agreed statement'); END;
+CREATE TRIGGER policies_do_not_change BEFORE UPDATE ON policies BEGIN SELECT RAISE(ABORT, 'a policy stays'); END;
+CREATE TRIGGER policies_stay BEFORE DELETE ON policies BEGIN SELECT RAISE(ABORT, 'a policy stays'); END;
+";
 
 /// Brings a file to the newest schema, in one transaction.
 pub(crate) fn migrate(connection: &Connection) -> Result<(), CatalogError> {

@@ -70,13 +70,13 @@ pub struct EvaluateJob {
     pub threads: usize,
 }
 
-/// Write base + adapter as one merged model folder (weights and config; the card and the sums are added by `moatd`).
-/// What is exported is plain.
+/// Write base + adapter as one merged model folder (weights and config; the card and the sums are added by `moatd`),
+/// sealed as the adapter is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportJob {
     /// The run that tuned, for which its files are sealed.
     pub run: String,
-    /// Opens the adapter; none where it is plain.
+    /// Opens the adapter and seals the model; none where both are plain.
     pub key: Option<RunKey>,
     /// Folder of the base.
     pub base: String,

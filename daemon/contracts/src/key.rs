@@ -56,8 +56,10 @@ pub enum RunPart {
     Checkpoint,
     /// The adapter that was trained, in PEFT's format.
     Adapter,
-    /// The model that was trained in full, in Hugging Face's layout.
+    /// The model that was trained in full, or merged for an export, in Hugging Face's layout.
     Model,
+    /// The papers of an export that waits for two people.
+    Export,
 }
 
 impl RunPart {
@@ -67,6 +69,7 @@ impl RunPart {
             Self::Checkpoint => "checkpoint",
             Self::Adapter => "adapter",
             Self::Model => "model",
+            Self::Export => "export",
         }
     }
 

@@ -47,13 +47,30 @@ pub(crate) enum Verb {
     /// Start, follow, stop and resume runs.
     #[command(subcommand)]
     Run(Run),
-    /// Write a run's adapter, merged model, card, lineage and sums into a new folder.
+    /// Ask that a run's adapter, merged model, card, lineage and sums be written into a new folder; somebody else agrees.
     Export {
         /// The run's name, or its beginning.
         run: String,
         /// The folder, which must not exist.
         folder: PathBuf,
+        /// Encrypt every file to this age public key.
+        #[arg(long, value_name = "AGE_KEY")]
+        to: Option<String>,
+        #[command(flatten)]
+        proof: Proof,
     },
+    /// See what waits for a second person, agree to it, or take it back.
+    #[command(subcommand)]
+    Statement(Statement),
+    /// Make accounts, and change what they may do.
+    #[command(subcommand)]
+    Account(Account),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(ApiKey),
+    /// Ask that the policy that the configuration says be the site's; somebody else agrees.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Complete a prompt with the base and a tuned model.
     Ask(Ask),
     /// Check an exported folder against its SHA256SUMS, without moatd.
@@ -69,6 +86,131 @@ pub(crate) enum Verb {
     Ledger(Ledger),
     /// End moatd once its work in hand is safe.
     Shutdown,
+}
+
+/// Who asks or agrees: password and code are asked for on the terminal, or read from two lines of standard input.
+#[derive(Debug, Args)]
+pub(crate) struct Proof {
+    /// The account; else the one of the user who calls.
+    #[arg(long = "as", value_name = "ACCOUNT")]
+    pub(crate) account: Option<String>,
+}
+
+/// What to do with what takes two people.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Statement {
+    /// List all that took or takes two people.
+    List,
+    /// Agree to what somebody else asks for: it happens at once.
+    Approve {
+        /// The statement's id, or its beginning.
+        id: String,
+        #[command(flatten)]
+        proof: Proof,
+    },
+    /// Take a request back, or refuse it.
+    Withdraw {
+        /// The statement's id, or its beginning.
+        id: String,
+    },
+}
+
+/// What to do with accounts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Account {
+    /// Make the first accounts. From then on rights come from accounts, and exports take two people.
+    SetUp {
+        /// Each as NAME:ROLES, or NAME:ROLES:UID for a user of this machine, such as ada:steward,engineer:1000.
+        #[arg(required = true, value_name = "NAME:ROLES[:UID]", value_parser = planned)]
+        accounts: Vec<Planned>,
+    },
+    /// List all accounts.
+    List,
+    /// Make an account, which has no role yet.
+    Create {
+        /// Its name.
+        name: String,
+        /// The user of this machine who is the same person.
+        #[arg(long)]
+        uid: Option<u32>,
+    },
+    /// Ask for other roles of an account; somebody else agrees.
+    Roles {
+        /// Its name.
+        name: String,
+        /// All roles that it is to have: viewer, steward, engineer, approver, admin, auditor, with commas between.
+        roles: String,
+        #[command(flatten)]
+        proof: Proof,
+    },
+    /// Disable an account for good.
+    Disable {
+        /// Its name.
+        name: String,
+    },
+    /// Give an account a new password and a new secret for its codes.
+    Reset {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// An account to be made when the site is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) name: String,
+    pub(crate) roles: Vec<String>,
+    pub(crate) uid: Option<u32>,
+}
+
+fn planned(text: &str) -> Result<Planned, String> {
+    let wrong =
+        || "must be written NAME:ROLES or NAME:ROLES:UID, such as ada:steward,engineer:1000".to_owned();
+    let fields: Vec<_> = text.split(':').collect();
+    let (name, roles, uid) = match fields[..] {
+        [name, roles] => (name, roles, None),
+        [name, roles, uid] => (name, roles, Some(uid.parse().map_err(|_| wrong())?)),
+        _ => return Err(wrong()),
+    };
+    Ok(Planned { name: name.to_owned(), roles: words(roles), uid })
+}
+
+/// Words with commas between.
+pub(crate) fn words(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiKey {
+    /// Make a key for the account of the user who calls; it is shown this once.
+    Create {
+        /// What to call it.
+        name: String,
+        /// The acts that it is for, with commas between, such as model.ask,status.read.
+        #[arg(long = "for", value_name = "ACTS")]
+        acts: String,
+        /// Days until it is void.
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+    },
+    /// List all keys.
+    List,
+    /// Revoke a key for good.
+    Revoke {
+        /// Its id, or the beginning.
+        id: String,
+    },
+}
+
+/// What to do with the policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Ask that what the configuration says about what may leave, come in and be trained on be in force.
+    Request {
+        #[command(flatten)]
+        proof: Proof,
+    },
 }
 
 /// What to do with the vault.
@@ -332,6 +474,20 @@ mod tests {
             "run stop demo-1",
             "run resume demo-1 --detach",
             "export demo-1 out",
+            "export demo-1 out --to age1abc --as ada",
+            "statement list",
+            "statement approve 3f --as ben",
+            "statement withdraw 3f",
+            "account set-up ada:steward,engineer:1000 ben:approver",
+            "account list",
+            "account create cleo --uid 1002",
+            "account roles cleo viewer,auditor",
+            "account disable cleo",
+            "account reset cleo",
+            "key create ide --for model.ask --days 30",
+            "key list",
+            "key revoke 3f2a",
+            "policy request",
             "ask --run demo-1 --chat --temperature 0.7 --top-p 0.9 --seed 3 --max-tokens 9 hello",
             "ask -",
             "verify out",
@@ -365,6 +521,10 @@ mod tests {
             "",
             "run",
             "vault init --shares 1/5",
+            "account set-up",
+            "account set-up ada",
+            "account set-up ada:viewer:x",
+            "key create ide",
             "vault init --shares 6/5",
             "vault init --credential --shares 2/3",
         ] {

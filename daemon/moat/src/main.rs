@@ -12,6 +12,7 @@ mod request;
 mod secret;
 mod verify;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ use clap::Parser;
 use moat_protocol::control::{Reply, Request, RunState};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::{Arguments, Ledger, Run, Vault, Verb};
+use crate::args::{Arguments, Ledger, Run, Statement, Vault, Verb};
 use crate::connect::Connection;
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, notice};
@@ -72,6 +73,9 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
         Verb::Ledger(Ledger::CheckReceipt { file, key }) => return ledger::check_receipt(output, file, key),
         _ => {}
     }
+    if let Verb::Statement(Statement::Approve { id, .. }) = &arguments.verb {
+        preview(output, arguments, id)?;
+    }
     // Recipes and the prompt are read before the signals are taken over, so that Ctrl-C ends a waiting read.
     let Some(request) = request::request(&arguments.verb)? else { return Ok(Exit::Done) };
     let second = request::second(&arguments.verb)?;
@@ -97,6 +101,24 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
         show(output, &request, &reply)?;
         Ok(Exit::Done)
     })
+}
+
+/// Shows a person what they are about to agree to, before they are asked for their password.
+fn preview(output: &Output, arguments: &Arguments, id: &str) -> Result<(), Failure> {
+    if output.json || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let socket = connect::socket(arguments.socket.as_deref(), arguments.config.as_deref())?;
+    let failed = |error: std::io::Error| Failure::new(Exit::Internal, format!("moat cannot start: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let mut progress = Progress::new(false);
+    let reply = runtime.block_on(ask(&socket, &Request::Statements, &mut progress))?;
+    if let Reply::Statements(all) = reply {
+        for statement in all.into_iter().filter(|statement| statement.id.starts_with(id)) {
+            notice(&render::reply(&output.view, &Reply::Statement(Box::new(statement))));
+        }
+    }
+    Ok(())
 }
 
 /// The final reply to a request, or to the second one where moatd knows nothing of the first; for a run that is to be

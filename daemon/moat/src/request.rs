@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Read};
 use std::path::{Component, Path};
 
 use moat_contracts::Recipe;
-use moat_protocol::control::{Key, NewSlot, Request};
+use moat_protocol::control::{Key, NewAccount, NewSlot, Proof, Request};
 
-use crate::args::{self, Base, Dataset, Ledger, Run, Vault, Verb};
+use crate::args::{self, Account, ApiKey, Base, Dataset, Ledger, Policy, Run, Statement, Vault, Verb};
 use crate::exit::{Exit, Failure};
 use crate::secret;
 
@@ -32,7 +32,24 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Run(Run::Watch { name }) => Request::RunWatch { name: name.clone() },
         Verb::Run(Run::Stop { name }) => Request::RunStop { name: name.clone() },
         Verb::Run(Run::Resume { name, .. }) => Request::RunResume { name: name.clone() },
-        Verb::Export { run, folder } => Request::Export { run: run.clone(), folder: absolute(folder)? },
+        Verb::Export { run, folder, to, proof } => Request::Export {
+            run: run.clone(),
+            folder: absolute(folder)?,
+            recipient: to.clone(),
+            proof: shown(proof)?,
+        },
+        Verb::Statement(Statement::List) => Request::Statements,
+        Verb::Statement(Statement::Approve { id, proof }) => {
+            Request::Approve { id: id.clone(), proof: shown(proof)? }
+        }
+        Verb::Statement(Statement::Withdraw { id }) => Request::Withdraw { id: id.clone() },
+        Verb::Account(account) => accounts(account)?,
+        Verb::Key(ApiKey::Create { name, acts, days }) => {
+            Request::ApiKeyCreate { name: name.clone(), scope: args::words(acts), days: *days }
+        }
+        Verb::Key(ApiKey::List) => Request::ApiKeys,
+        Verb::Key(ApiKey::Revoke { id }) => Request::ApiKeyRevoke { id: id.clone() },
+        Verb::Policy(Policy::Request { proof }) => Request::PolicyRequest { proof: shown(proof)? },
         Verb::Ask(ask) => Request::Ask {
             run: ask.run.clone(),
             prompt: prompt(&ask.prompt)?,
@@ -58,6 +75,47 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Shutdown => Request::Shutdown,
     };
     Ok(Some(request))
+}
+
+fn accounts(verb: &Account) -> Result<Request, Failure> {
+    Ok(match verb {
+        Account::SetUp { accounts } => {
+            let new = accounts.iter().map(|planned| {
+                let what = format!("password of {}", planned.name);
+                Ok(NewAccount {
+                    name: planned.name.clone(),
+                    uid: planned.uid,
+                    roles: planned.roles.clone(),
+                    password: secret::ask_new(&what)?,
+                })
+            });
+            Request::SetUp { accounts: new.collect::<Result<_, Failure>>()? }
+        }
+        Account::List => Request::Accounts,
+        Account::Create { name, uid } => {
+            let password = secret::ask_new(&format!("password of {name}"))?;
+            let account = NewAccount { name: name.clone(), uid: *uid, roles: Vec::new(), password };
+            Request::AccountCreate { account }
+        }
+        Account::Roles { name, roles, proof } => {
+            Request::AccountRoles { name: name.clone(), roles: args::words(roles), proof: shown(proof)? }
+        }
+        Account::Disable { name } => Request::AccountDisable { name: name.clone() },
+        Account::Reset { name } => Request::AccountReset {
+            name: name.clone(),
+            password: secret::ask_new(&format!("password of {name}"))?,
+        },
+    })
+}
+
+/// Password and code, asked for.
+fn shown(proof: &args::Proof) -> Result<Proof, Failure> {
+    let whose = proof.account.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+    Ok(Proof {
+        name: proof.account.clone(),
+        password: secret::ask(&format!("password{whose}"))?,
+        code: secret::ask(&format!("code{whose}"))?,
+    })
 }
 
 fn slot(new: &args::NewSlot) -> Result<NewSlot, Failure> {
@@ -143,7 +201,7 @@ mod tests {
     fn folders_are_sent_whole() {
         let here = std::env::current_dir().unwrap().display().to_string();
         let folder = format!("{here}/out");
-        assert_eq!(of(&["export", "demo-1", "./out"]), Request::Export { run: "demo-1".to_owned(), folder });
+        assert_eq!(of(&["base", "import", "./out"]), Request::BaseImport { folder, name: None });
         assert_eq!(of(&["base", "import", "."]), Request::BaseImport { folder: here, name: None });
     }
 

@@ -3,20 +3,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moat_protocol::control::{Fault, Reply, Request};
+use moat_protocol::control::{Reply, Request};
 use moat_protocol::{FrameError, Hello};
 use moat_settings::Settings;
-use tokio::net::{UnixListener, UnixStream, unix::UCred};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
-
-use moat_ledger::Who;
 
 use crate::answer;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::intake::Intake;
-use crate::record;
+use crate::people::Caller;
 
 /// How long the end of the daemon waits for answers that are being made.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -81,51 +79,12 @@ async fn conversation(
     daemon: &Arc<Daemon>,
     intake: &Intake,
 ) -> Result<(), FrameError> {
-    let caller = stream.peer_cred()?;
+    let caller = Caller::from(&stream.peer_cred()?);
     moat_protocol::write(&mut stream, &Hello::of("moatd")).await?;
     let Some(hello) = moat_protocol::read::<Hello>(&mut stream).await? else { return Ok(()) };
     hello.expect("moat")?;
     let Some(request) = moat_protocol::read::<Request>(&mut stream).await? else { return Ok(()) };
-    let reply = on_record(daemon, intake, &caller, request, &mut stream).await.unwrap_or_else(Reply::from);
+    let reply =
+        answer::on_record(daemon, intake, &caller, request, &mut stream).await.unwrap_or_else(Reply::from);
     moat_protocol::write(&mut stream, &reply).await
-}
-
-/// Answers a request between two entries of the ledger: what is asked, before anything happens, and how it ended.
-async fn on_record(
-    daemon: &Arc<Daemon>,
-    intake: &Intake,
-    caller: &UCred,
-    request: Request,
-    stream: &mut UnixStream,
-) -> Result<Reply, Failure> {
-    let act = record::act(&request, who(caller));
-    if !may_call(caller, &daemon.settings) {
-        if let Some(act) = act {
-            daemon.ledger.append(&act.refused())?;
-        }
-        let message = format!("user {} may not call: name it in control.uids or control.gids", caller.uid());
-        return Err(Failure { fault: Fault::Denied, message });
-    }
-    let Some(act) = act else { return answer::answer(daemon, intake, request, stream).await };
-    let intent = daemon.ledger.append(&act)?;
-    let result = answer::answer(daemon, intake, request, stream).await;
-    record::ended(&daemon.ledger, &act, intent, &result);
-    result
-}
-
-/// A caller as the ledger names it: the kernel says which user it is.
-fn who(caller: &UCred) -> Who {
-    match caller.uid() {
-        0 => Who::user(0, "root", "admin"),
-        uid => Who::user(uid, &format!("uid-{uid}"), "admin"),
-    }
-}
-
-/// Root, the daemon's own user, and whom the configuration names.
-fn may_call(caller: &UCred, settings: &Settings) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    caller.uid() == 0
-        || caller.uid() == own
-        || settings.control.uids.contains(&caller.uid())
-        || settings.control.gids.contains(&caller.gid())
 }

@@ -11,10 +11,13 @@ use moat_ledger::{Act, Ledger, Phase, Who};
 use moat_protocol::control::Update;
 use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
+use tracing::warn;
 
+use crate::answer::statements;
 use crate::boundary::Protections;
 use crate::failure::Failure;
-use crate::record;
+use crate::policy;
+use crate::record::{self, Refusals};
 use crate::safe::Safe;
 use crate::state::State;
 
@@ -25,6 +28,10 @@ pub(crate) struct Daemon {
     pub(crate) ledger: Ledger,
     pub(crate) rules: Compiled,
     pub(crate) rules_hash: Digest,
+    /// What the configuration says about what may leave, come in and be trained on.
+    pub(crate) policy: String,
+    /// Why no work on data is done although the vault is open.
+    held_back: Mutex<Option<String>>,
     pub(crate) protections: Protections,
     /// How the canary's attempts went: moatd's own and its engines'.
     pub(crate) canary: Mutex<Counts>,
@@ -36,6 +43,12 @@ pub(crate) struct Daemon {
     pub(crate) updates: broadcast::Sender<Update>,
     /// Rung when a run is queued or asked to stop.
     pub(crate) runs: Notify,
+    /// Held while a password is judged.
+    pub(crate) proving: Mutex<()>,
+    /// Held while a second person agrees.
+    pub(crate) agreeing: tokio::sync::Mutex<()>,
+    /// How many refusals the ledger took lately.
+    pub(crate) refusals: Mutex<Refusals>,
     /// Held while a base is imported: two of one name would write the same folder.
     pub(crate) importing: tokio::sync::Mutex<()>,
     scans: Mutex<BTreeMap<String, ScanState>>,
@@ -57,7 +70,11 @@ pub(crate) struct ScanState {
 }
 
 impl Daemon {
-    pub(crate) fn open(settings: Settings, protections: Protections) -> Result<Arc<Self>, Failure> {
+    pub(crate) fn open(
+        settings: Settings,
+        policy: String,
+        protections: Protections,
+    ) -> Result<Arc<Self>, Failure> {
         let (state, lock) = State::open(&settings.daemon.state)?;
         let ledger = Ledger::open(&state.ledger(), None).map_err(Failure::internal)?;
         let mut held = None;
@@ -69,7 +86,12 @@ impl Daemon {
             held = Some(state.catalog()?);
         }
         let rules = Compiled::new(&settings.curation);
-        Ok(Arc::new(Self {
+        let daemon = Arc::new(Self {
+            policy,
+            held_back: Mutex::default(),
+            proving: Mutex::default(),
+            agreeing: tokio::sync::Mutex::default(),
+            refusals: Mutex::default(),
             rules_hash: settings.curation.hash(),
             rules,
             settings,
@@ -88,7 +110,37 @@ impl Daemon {
             ending: watch::channel(false).0,
             held: Mutex::new(held),
             _lock: lock,
-        }))
+        });
+        if !daemon.safe().is_sealed() {
+            daemon.take_up()?;
+        }
+        Ok(daemon)
+    }
+
+    /// What an open vault lets the daemon look at: whether work may go on, and what its last end cut off.
+    fn take_up(&self) -> Result<(), Failure> {
+        self.look_at_policy()?;
+        statements::sweep(self)
+    }
+
+    /// Finds out whether the configuration's policy is the one that was agreed to.
+    pub(crate) fn look_at_policy(&self) -> Result<(), Failure> {
+        let refusal = policy::refusal(self)?;
+        if let Some(refusal) = &refusal {
+            warn!("{refusal}");
+        }
+        *self.held_back.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+        Ok(())
+    }
+
+    /// Why no work on data is done although the vault is open, if that is so.
+    pub(crate) fn held_back(&self) -> Option<String> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether no work on data is done.
+    pub(crate) fn rests(&self) -> bool {
+        self.safe().is_sealed() || self.held_back().is_some()
     }
 
     /// The vault.
@@ -105,7 +157,7 @@ impl Daemon {
         let serial = vault.serial().map_err(Failure::internal)?;
         self.ledger.append(&Act::new(Who::daemon(), "vault.opened", Phase::Done).detail("serial", serial))?;
         self.hold(Some(self.state.catalog()?));
-        Ok(())
+        self.take_up()
     }
 
     /// Wipes the keys from memory and stops what needs them.

@@ -20,6 +20,11 @@ impl Failure {
         Self { fault: Fault::Sealed, message: message.to_string() }
     }
 
+    /// The caller may not.
+    pub(crate) fn denied(message: impl Display) -> Self {
+        Self { fault: Fault::Denied, message: message.to_string() }
+    }
+
     /// Moat failed.
     pub(crate) fn internal(message: impl Display) -> Self {
         Self { fault: Fault::Internal, message: message.to_string() }

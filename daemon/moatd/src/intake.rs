@@ -98,13 +98,13 @@ fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc
         watch(daemon, place, index, hints);
     }
     while !daemon.is_ending() {
-        let sealed = daemon.safe().is_sealed();
-        for place in places.iter_mut().filter(|_| !sealed) {
+        let rests = daemon.rests();
+        for place in places.iter_mut().filter(|_| !rests) {
             look(daemon, place);
         }
         let next = places
             .iter()
-            .filter(|_| !sealed)
+            .filter(|_| !rests)
             .map(|place| place.hinted_due.map_or(place.due, |hinted| hinted.min(place.due)))
             .min();
         let wait =

@@ -4,6 +4,7 @@
 //! socket pairs, and gives up its network before it reads a byte of data.
 
 mod answer;
+mod api;
 mod boundary;
 mod control;
 mod daemon;
@@ -11,7 +12,9 @@ mod engine;
 mod examples;
 mod failure;
 mod intake;
+mod people;
 mod pipeline;
+mod policy;
 mod port;
 mod record;
 mod runs;
@@ -114,6 +117,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let policy = match policy::text(&settings) {
+        Ok(policy) => policy,
+        Err(message) => {
+            error!("{message}");
+            return ExitCode::from(2);
+        }
+    };
     // Before any thread exists, since most of it is given up thread by thread.
     let boundary = match boundary::take(&settings) {
         Ok(boundary) => boundary,
@@ -129,7 +139,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(settings, boundary, sockets)) {
+    match runtime.block_on(run(settings, policy, boundary, sockets)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.message);
@@ -140,17 +150,18 @@ fn main() -> ExitCode {
 
 async fn run(
     settings: Settings,
+    policy: String,
     boundary: boundary::Boundary,
     sockets: Vec<std::net::TcpListener>,
 ) -> Result<(), failure::Failure> {
-    let daemon = daemon::Daemon::open(settings, boundary.protections())?;
+    let daemon = daemon::Daemon::open(settings, policy, boundary.protections())?;
     let _canary = boundary.watch(&daemon)?;
     let listener = control::bind(&daemon.settings)?;
     let intake = intake::start(&daemon)?;
     let runner = tokio::spawn(runs::run_all(daemon.clone()));
     let signer = tokio::spawn(record::checkpoints(daemon.clone()));
     let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
-    let port = port::open(&daemon, sockets)?;
+    let port = port::open(&daemon, &intake, sockets)?;
     info!("ready at {}", daemon.settings.socket().display());
     service::notify("READY=1");
     let watchdog = tokio::spawn(service::answer_watchdog());

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::api;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
+use crate::intake::Intake;
 
 /// How often it is looked whether the certificate's files were replaced, and the vault opened.
 const LOOK: Duration = Duration::from_secs(1);
@@ -51,7 +53,11 @@ pub(crate) fn sockets(settings: &Settings) -> Result<Vec<TcpListener>, String> {
 }
 
 /// Serves the port until the daemon ends.
-pub(crate) fn open(daemon: &Arc<Daemon>, sockets: Vec<TcpListener>) -> Result<Vec<JoinHandle<()>>, Failure> {
+pub(crate) fn open(
+    daemon: &Arc<Daemon>,
+    intake: &Intake,
+    sockets: Vec<TcpListener>,
+) -> Result<Vec<JoinHandle<()>>, Failure> {
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
@@ -65,7 +71,9 @@ pub(crate) fn open(daemon: &Arc<Daemon>, sockets: Vec<TcpListener>) -> Result<Ve
             info!("the admin port is {address}");
         }
         let (told, ending) = (daemon.clone(), daemon.clone());
-        let service = site(move || health(&told));
+        let (asked, intake) = (daemon.clone(), intake.clone());
+        let answer = move |call| api::call(asked.clone(), intake.clone(), call);
+        let service = site(move || health(&told), answer);
         let tls = tls.clone();
         tasks.push(tokio::spawn(async move {
             let served = serve(socket, tls, Limits::default(), service, async move { ending.ending().await });

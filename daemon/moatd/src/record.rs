@@ -1,13 +1,13 @@
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use moat_ledger::{Act, Ledger, LedgerError, Phase, Who};
-use moat_protocol::control::Request;
+use moat_protocol::control::{Reply, Request};
 use moat_vault::Vault;
 use tracing::warn;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 
 /// What a caller's request is in the ledger; nothing for one that touches neither data, weights, keys nor rights.
@@ -30,7 +30,7 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::RunWatch { .. } => act("run.watch"),
         Request::RunStop { .. } => act("run.stop"),
         Request::RunResume { .. } => act("run.resume"),
-        Request::Export { .. } => act("export.write"),
+        Request::Export { .. } => act("export.request"),
         Request::Ask { .. } => act("model.ask"),
         Request::VaultInit { .. } => act("vault.init"),
         Request::VaultUnseal { .. } => act("vault.unseal"),
@@ -38,10 +38,90 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::VaultSlotAdd { .. } => act("vault.slot-add"),
         Request::VaultSlotRemove { id } => act("vault.slot-remove").on("slot", id),
         Request::VaultRotate => act("vault.rotate"),
+        Request::SetUp { .. } => act("site.set-up"),
+        Request::Accounts => act("account.list"),
+        Request::AccountCreate { .. } => act("account.create"),
+        Request::AccountRoles { .. } => act("role.request"),
+        Request::AccountDisable { .. } => act("account.disable"),
+        Request::AccountReset { .. } => act("account.reset"),
+        Request::PolicyRequest { .. } => act("policy.request"),
+        Request::Statements => act("statement.list"),
+        Request::Approve { .. } => act("statement.approve"),
+        Request::Withdraw { .. } => act("statement.withdraw"),
+        Request::ApiKeys => act("key.list"),
+        Request::ApiKeyCreate { .. } => act("key.create"),
+        Request::ApiKeyRevoke { .. } => act("key.revoke"),
         Request::Ledger { .. } => act("ledger.read"),
         Request::LedgerReceipt { index } => act("ledger.receipt").on("entry", index),
         Request::Shutdown => act("daemon.end"),
     })
+}
+
+/// What the end of an act tells beyond its beginning: of whom and of what, now that it is known.
+pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
+    let statement = match reply {
+        Reply::Statement(statement) => Some(statement),
+        Reply::Exported(exported) => Some(&exported.statement),
+        _ => None,
+    };
+    if let Some(said) = statement {
+        act = act.on("statement", &said.id).on("sha256", &said.hash).detail("kind", &said.kind);
+        act = act.detail("bytes", said.bytes).detail("destination", &said.destination);
+        act = act.detail("requester", &said.requester).detail("expires", said.expires);
+        if let Some(recipient) = &said.recipient {
+            act = act.detail("recipient", recipient);
+        }
+        if let Some(approver) = &said.approver {
+            act = act.detail("approver", approver);
+        }
+        return act;
+    }
+    match reply {
+        Reply::Made(made) => {
+            let names: Vec<_> = made.iter().map(|account| account.name.as_str()).collect();
+            act.on("account", names.join(","))
+        }
+        Reply::Accounts(changed) if changed.len() == 1 => act.on("account", &changed[0].name),
+        Reply::ApiKeys(changed) if changed.len() == 1 => act.on("key", &changed[0].id),
+        Reply::Answer(completions) => {
+            let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
+            act.detail("bytes", bytes)
+        }
+        _ => act,
+    }
+}
+
+/// Refusals that each get an entry in a minute.
+const REFUSALS: u32 = 60;
+
+/// Refusals in the ledger: a caller who may do nothing must not fill the disk with being told so.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    /// Minutes since 1970, and entries written in that one.
+    minute: (i64, u32),
+    /// Refusals that got no entry.
+    untold: u64,
+}
+
+/// Writes that an act was not allowed; of very many in one minute the number only.
+pub(crate) fn refused(daemon: &Daemon, act: &Act) -> Result<(), Failure> {
+    let mut refusals = daemon.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+    let minute = now() / 60;
+    if refusals.minute.0 != minute {
+        refusals.minute = (minute, 0);
+    }
+    if refusals.minute.1 >= REFUSALS {
+        refusals.untold += 1;
+        return Ok(());
+    }
+    refusals.minute.1 += 1;
+    let mut act = act.refused();
+    if refusals.untold > 0 {
+        act = act.detail("untold", refusals.untold);
+    }
+    daemon.ledger.append(&act)?;
+    refusals.untold = 0;
+    Ok(())
 }
 
 /// Does what an act announces once it is in the ledger, and writes there how it ended. What cannot be announced is not

@@ -29,7 +29,7 @@ enum Ended<T> {
 pub(crate) async fn run_all(daemon: Arc<Daemon>) {
     while !daemon.is_ending() {
         let rung = daemon.runs.notified();
-        if daemon.safe().is_sealed() {
+        if daemon.rests() {
             rung.await;
             continue;
         }
@@ -135,10 +135,10 @@ pub(crate) fn weights(daemon: &Daemon, run: &RunRow) -> PathBuf {
 }
 
 /// The key under which a run's files are sealed.
-pub(crate) fn key(daemon: &Daemon, run: &RunRow) -> Result<Option<RunKey>, Failure> {
+pub(crate) fn key(daemon: &Daemon, run: &RunRow) -> Result<RunKey, Failure> {
     let key = daemon.state.catalog()?.run_key(&run.name)?;
     let key = key.ok_or_else(|| Failure::request(format!("the weights of run {} were erased", run.name)))?;
-    Ok(Some(RunKey::from_bytes(key.expose())))
+    Ok(RunKey::from_bytes(key.expose()))
 }
 
 /// A run as `moat` shows it.
@@ -313,7 +313,7 @@ async fn train(
     })?;
     let job = ToEngine::Train(TrainJob {
         run: run.name.clone(),
-        key: key(daemon, run)?,
+        key: Some(key(daemon, run)?),
         base: daemon.state.base(&base.name).display().to_string(),
         output: output.display().to_string(),
         recipe: run.recipe.clone(),
@@ -356,7 +356,7 @@ async fn evaluate(
 ) -> Result<Ended<(Vec<DocumentLoss>, Vec<DocumentLoss>)>, Failure> {
     let job = ToEngine::Evaluate(EvaluateJob {
         run: run.name.clone(),
-        key: key(daemon, run)?,
+        key: Some(key(daemon, run)?),
         base: daemon.state.base(&base.name).display().to_string(),
         tuned: weights(daemon, run).display().to_string(),
         sequence_length: run.recipe.train.sequence_length,

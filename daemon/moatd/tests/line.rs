@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use moat_contracts::Sampling;
 use moat_protocol::control::{DatasetDiff, Fault, Reply, Request, RunState, Status, Update, Why};
+use site::people::{ADA, BEN, can_be_others, refused};
 use site::{Random, Site, prose, tiny_recipe};
 
 fn status(site: &Site) -> Status {
@@ -58,6 +59,29 @@ fn company(site: &Site) {
     );
 }
 
+/// Two people agree, and the folder is what they agreed to.
+fn export(site: &Site, run: &str) {
+    let [_, ada, ben] = site.set_up_three();
+    let own = site.path("exports/own").display().to_string();
+    let asked = site.ask_export(&ada, run, &own);
+    assert_eq!((asked.state.as_str(), asked.destination.as_str()), ("waiting", own.as_str()));
+    assert!(!std::path::Path::new(&own).exists());
+    let reply = site.approve(BEN, &ben, &asked);
+    let Reply::Exported(exported) = reply else { panic!("{reply:?}") };
+    for file in ["adapter/adapter_model.safetensors", "model/model.safetensors", "README.md", "lineage.json"]
+    {
+        assert!(exported.files.contains_key(file), "{file} of {:?}", exported.files);
+    }
+    let mut sums = std::process::Command::new("sha256sum");
+    let sums = sums.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&own).status().unwrap();
+    assert!(sums.success());
+    let listed = std::fs::read(site.path("exports/own/SHA256SUMS")).unwrap();
+    assert_eq!(asked.hash, moat_contracts::Digest::of(&listed).to_string());
+    let proof = ada.proof();
+    let again = Request::Export { run: run.to_owned(), folder: own, recipient: None, proof };
+    assert_eq!(refused(site.call_as(ADA, again)).0, Fault::Request);
+}
+
 #[test]
 fn documents_become_a_model_that_is_owned() {
     let mut site = Site::new();
@@ -102,20 +126,9 @@ fn documents_become_a_model_that_is_owned() {
     assert_eq!((again.dataset, again.outcome.unwrap().weights), (run.dataset, outcome.weights));
     let second = again.name;
 
-    let own = site.path("exports/own").display().to_string();
-    let Reply::Exported(exported) = site.call(Request::Export { run: name.clone(), folder: own.clone() })
-    else {
-        panic!()
-    };
-    for file in ["adapter/adapter_model.safetensors", "model/model.safetensors", "README.md", "lineage.json"]
-    {
-        assert!(exported.files.contains_key(file), "{file} of {:?}", exported.files);
+    if can_be_others() {
+        export(&site, &name);
     }
-    let mut sums = std::process::Command::new("sha256sum");
-    let sums = sums.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&own).status().unwrap();
-    assert!(sums.success());
-    let again = site.call(Request::Export { run: name.clone(), folder: own });
-    assert!(matches!(again, Reply::Failed { fault: Fault::Request, .. }), "{again:?}");
 
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 1, max_tokens: 8 };
     let ask = Request::Ask { run: None, prompt: "The pump".to_owned(), chat: false, sampling };

@@ -6,7 +6,8 @@ use crate::Export;
 
 /// The model card: what a person must know before using the weights. Counts and hashes, no content.
 pub(crate) fn card(facts: &Export<'_>) -> String {
-    let Export { run, base, recipe, dataset, edge, outcome, .. } = facts;
+    let Export { base, recipe, dataset, edge, outcome, .. } = facts;
+    let run = facts.files.run;
     let (train, held_out) = totals(facts);
     let what = match recipe.train.method {
         Method::Lora => format!(

@@ -1,23 +1,22 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use moat_contracts::{Dataset, Digest, EdgeReport, Method, Recipe, RunKey, RunPart, TrainOutcome};
-use moat_vault::{DataKey, SealedFolder, VaultError};
+use moat_vault::{DataKey, Recipient, SealedFolder, VaultError};
 use serde_json::json;
 
 use crate::files::{self, Passage, SUMS, digest, fresh_folder, publish, sums_text, sync_folder, write};
 use crate::{ImportedBase, ModelError, card};
 
-/// The folder of the model in an export; `Begun::model` and a fully trained run's part agree on it.
-const MODEL: &str = RunPart::Model.word();
+/// What a file that is encrypted to a recipient ends with.
+const ENCRYPTED: &str = ".age";
 
 /// Everything that an export tells of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Export<'a> {
-    /// The run's name.
-    pub run: &'a str,
     /// Moat's version.
     pub version: &'a str,
     /// What decided the result.
@@ -32,58 +31,257 @@ pub struct Export<'a> {
     pub outcome: &'a TrainOutcome,
     /// What it brought.
     pub edge: &'a EdgeReport,
+    /// Where its files lie.
+    pub files: Parts<'a>,
+}
+
+/// Where the files of an export lie until two people agreed to it: all of them sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The run's name.
+    pub run: &'a str,
+    /// The key of the run's files.
+    pub key: &'a RunKey,
     /// Folder of what the run trained: an adapter, or a model where the recipe trains all weights.
     pub tuned: &'a Path,
-    /// Opens what the run trained; none where it is plain.
-    pub key: Option<&'a RunKey>,
+    /// Folder of what is made for the export: its papers and, for an adapter, `model`, which an engine merges.
+    pub staging: &'a Path,
 }
 
-/// An export on its way, hidden beside its place. Dropped before it is finished, it leaves nothing.
-#[derive(Debug)]
-pub struct Begun {
-    folder: PathBuf,
-    unfinished: PathBuf,
+/// An export that is complete and waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// Each file's path and SHA-256.
+    pub files: BTreeMap<String, Digest>,
+    /// SHA-256 of its `SHA256SUMS`, which names it.
+    pub hash: Digest,
+    /// Bytes of all its files, `SHA256SUMS` included.
+    pub bytes: u64,
 }
 
-/// Begins an export into a folder that does not exist yet.
-///
-/// # Errors
-/// [`ModelError::Exists`], or what cannot be written.
-pub fn begin(folder: &Path) -> Result<Begun, ModelError> {
-    if folder.exists() {
-        return Err(ModelError::Exists(folder.to_owned()));
-    }
-    let begun = Begun { folder: folder.to_owned(), unfinished: beside(folder) };
-    fresh_folder(&begun.unfinished)?;
-    Ok(begun)
-}
-
-impl Begun {
-    /// Where an engine is to write the merged model, before the end, if what was trained is an adapter.
+impl Parts<'_> {
+    /// Where an engine is to write the merged model, if what was trained is an adapter.
     #[must_use]
     pub fn model(&self) -> PathBuf {
-        self.unfinished.join(MODEL)
+        self.staging.join(RunPart::Model.word())
     }
 
-    /// Adds `adapter/`, or `model/` where all weights were trained, with `README.md`, `lineage.json`,
-    /// `dataset-manifest` and `SHA256SUMS`, all of it plain, and gives the folder its name. It appears whole or not at
-    /// all. Returns each file's path in it and its SHA-256.
-    ///
-    /// # Errors
-    /// [`ModelError::Sum`] where the weights are not those that the run ended with, [`ModelError::Exists`], or what
-    /// cannot be read or written.
-    pub fn finish(self, facts: &Export<'_>) -> Result<BTreeMap<String, Digest>, ModelError> {
-        let sums = fill(facts, &self.unfinished)?;
-        publish(&self.unfinished, &self.folder)?;
-        Ok(sums)
+    fn folder(&self, path: &Path, part: RunPart) -> SealedFolder {
+        SealedFolder::new(path, DataKey::from_bytes(self.key.expose()), part.object(self.run))
+    }
+
+    fn papers(&self) -> SealedFolder {
+        self.folder(self.staging, RunPart::Export)
+    }
+
+    /// The folders of weights, by their names in the export.
+    fn weights(&self) -> Vec<(RunPart, SealedFolder)> {
+        let merged = self.model();
+        if merged.exists() {
+            let adapter = self.folder(self.tuned, RunPart::Adapter);
+            vec![(RunPart::Adapter, adapter), (RunPart::Model, self.folder(&merged, RunPart::Model))]
+        } else {
+            vec![(RunPart::Model, self.folder(self.tuned, RunPart::Model))]
+        }
     }
 }
 
-impl Drop for Begun {
+/// Completes an export where it lies sealed: sums `adapter/` and `model/`, and adds `README.md`, `lineage.json`,
+/// `dataset-manifest` and `SHA256SUMS`. Nothing plain is written.
+///
+/// # Errors
+/// [`ModelError::Sum`] where the weights are not those that the run ended with, or what cannot be read or written.
+pub fn stage(facts: &Export<'_>) -> Result<Staged, ModelError> {
+    let (mut sums, mut bytes) = (BTreeMap::new(), 0);
+    for (part, folder) in facts.files.weights() {
+        for name in folder.names().map_err(|error| unopened(folder.path(), error))? {
+            let (sum, size) = pass(&folder, &name, None)?;
+            sums.insert(format!("{}/{name}", part.word()), sum);
+            bytes += size;
+        }
+    }
+    let (part, weights) = match facts.recipe.train.method {
+        Method::Lora => (RunPart::Adapter, "adapter_model.safetensors"),
+        Method::Full => (RunPart::Model, "model.safetensors"),
+    };
+    let (expected, path) = (facts.outcome.weights, facts.files.tuned.join(weights));
+    match sums.get(&format!("{}/{weights}", part.word())) {
+        Some(found) if *found == expected => {}
+        Some(found) => {
+            return Err(ModelError::Sum { path, sums: "the run's outcome", expected, found: *found });
+        }
+        None => return Err(ModelError::NoFile { folder: facts.files.tuned.to_owned(), file: weights }),
+    }
+    fs::create_dir_all(facts.files.staging).map_err(ModelError::written(facts.files.staging))?;
+    let papers = facts.files.papers();
+    let mut keep = |name: &str, text: &str| {
+        let place = papers.place(name);
+        let mut file = papers.create(name).map_err(|error| unwritten(&place, error))?;
+        file.write_all(text.as_bytes()).map_err(ModelError::written(&place))?;
+        file.publish().map_err(|error| unwritten(&place, error))?;
+        bytes += text.len() as u64;
+        Ok::<_, ModelError>(Digest::of(text.as_bytes()))
+    };
+    for (name, text) in [
+        ("README.md", card::card(facts)),
+        ("lineage.json", lineage(facts)),
+        ("dataset-manifest", facts.manifest.to_owned()),
+    ] {
+        sums.insert(name.to_owned(), keep(name, &text)?);
+    }
+    let hash = keep(SUMS, &sums_text(&sums))?;
+    Ok(Staged { files: sums, hash, bytes })
+}
+
+/// What is staged, by what lies there now; the sums of single files are held against their content when they leave.
+///
+/// # Errors
+/// What cannot be read.
+pub fn measure(parts: &Parts<'_>) -> Result<Staged, ModelError> {
+    let papers = parts.papers();
+    let listed = text(&papers, SUMS)?;
+    let files = files::parse_sums(&papers.place(SUMS), &listed)?;
+    let mut bytes = 0;
+    let all = parts.weights().into_iter().map(|(_, folder)| folder).chain([papers]);
+    for folder in all {
+        for name in folder.names().map_err(|error| unopened(folder.path(), error))? {
+            let path = folder.place(&name);
+            let mut file = folder.open(&name).map_err(|error| unopened(&path, error))?;
+            bytes += file.length().map_err(ModelError::read(&path))?;
+        }
+    }
+    Ok(Staged { files, hash: Digest::of(listed.as_bytes()), bytes })
+}
+
+/// Removes what a release into a folder left where it was cut off.
+pub fn forget_unfinished(to: &Path) {
+    drop(Unfinished(beside(to)));
+}
+
+/// Writes a staged export into a new folder: plain, or each file encrypted to a recipient (the age format), with sums of
+/// what is written. It appears whole or not at all. Returns each written file's path in it and its SHA-256.
+///
+/// # Errors
+/// [`ModelError::Sum`] where anything is not what `hash` names, [`ModelError::Exists`], or what cannot be read or
+/// written.
+pub fn release(
+    parts: &Parts<'_>,
+    hash: Digest,
+    to: &Path,
+    recipient: Option<&Recipient>,
+) -> Result<BTreeMap<String, Digest>, ModelError> {
+    if to.exists() {
+        return Err(ModelError::Exists(to.to_owned()));
+    }
+    let unfinished = Unfinished(beside(to));
+    fresh_folder(&unfinished.0)?;
+    let written = fill(parts, hash, &unfinished.0, recipient)?;
+    publish(&unfinished.0, to)?;
+    Ok(written)
+}
+
+/// A hidden folder, which goes where it was not published.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
     fn drop(&mut self) {
         // What cannot be removed now, the next export into the folder removes.
-        drop(fs::remove_dir_all(&self.unfinished));
+        drop(fs::remove_dir_all(&self.0));
     }
+}
+
+fn fill(
+    parts: &Parts<'_>,
+    hash: Digest,
+    to: &Path,
+    recipient: Option<&Recipient>,
+) -> Result<BTreeMap<String, Digest>, ModelError> {
+    let papers = parts.papers();
+    let listed = text(&papers, SUMS)?;
+    let found = Digest::of(listed.as_bytes());
+    if found != hash {
+        let path = papers.place(SUMS);
+        return Err(ModelError::Sum { path, sums: "what was agreed to", expected: hash, found });
+    }
+    let mut sums = files::parse_sums(&papers.place(SUMS), &listed)?;
+    let mut folders = parts.weights();
+    folders.sort_by_key(|(part, _)| part.word());
+    for (part, _) in &folders {
+        let folder = to.join(part.word());
+        fs::create_dir(&folder).map_err(ModelError::written(&folder))?;
+    }
+    let mut written = BTreeMap::new();
+    if recipient.is_some() {
+        // Encrypted, the sums that were agreed to go along; the plain ones beside them are of what is written.
+        sums.insert(SUMS.to_owned(), hash);
+    }
+    for (name, expected) in &sums {
+        let inner = name.split_once('/');
+        let folder = match inner {
+            None => Some((&papers, name.as_str())),
+            Some((part, inner)) => {
+                let folder = folders.iter().find(|(found, _)| found.word() == part);
+                folder.map(|(_, folder)| (folder, inner))
+            }
+        };
+        let (folder, inner) =
+            folder.ok_or_else(|| ModelError::Unlisted { path: parts.staging.join(name) })?;
+        let place = if recipient.is_some() { format!("{name}{ENCRYPTED}") } else { name.clone() };
+        let (found, sum) = match recipient {
+            None => pass(folder, inner, Some(&to.join(&place))).map(|(sum, _)| (sum, sum))?,
+            Some(recipient) => encrypt(folder, inner, &to.join(&place), recipient)?,
+        };
+        if found != *expected {
+            let path = folder.place(inner);
+            return Err(ModelError::Sum { path, sums: SUMS, expected: *expected, found });
+        }
+        written.insert(place, sum);
+    }
+    for (part, _) in &folders {
+        sync_folder(&to.join(part.word()))?;
+    }
+    write(&to.join(SUMS), sums_text(&written).as_bytes())?;
+    Ok(written)
+}
+
+/// Reads a sealed file through, and copies its plain bytes where there is a copy. Gives their SHA-256 and number.
+fn pass(folder: &SealedFolder, name: &str, to: Option<&Path>) -> Result<(Digest, u64), ModelError> {
+    let path = folder.place(name);
+    let file = folder.open(name).map_err(|error| unopened(&path, error))?;
+    Passage::of(&path, Box::new(file), to)?.finish()
+}
+
+/// Encrypts a sealed file's plain bytes into a new file. Gives the SHA-256 of the plain bytes and of the written ones.
+fn encrypt(
+    folder: &SealedFolder,
+    name: &str,
+    to: &Path,
+    recipient: &Recipient,
+) -> Result<(Digest, Digest), ModelError> {
+    let path = folder.place(name);
+    let from = folder.open(name).map_err(|error| unopened(&path, error))?;
+    let mut passage = Passage::of(&path, Box::new(from), None)?;
+    let file = fs::File::create_new(to).map_err(ModelError::written(to))?;
+    let mut writer = recipient.encrypt(&file).map_err(|error| unwritten(to, error))?;
+    let mut buffer = vec![0; files::CHUNK];
+    loop {
+        let read = passage.fill(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        writer.write_all(&buffer[..read]).map_err(ModelError::written(to))?;
+    }
+    writer.finish().map_err(ModelError::written(to))?;
+    file.sync_all().map_err(ModelError::written(to))?;
+    Ok((passage.finish()?.0, digest(to)?))
+}
+
+fn text(folder: &SealedFolder, name: &str) -> Result<String, ModelError> {
+    let path = folder.place(name);
+    let mut text = String::new();
+    let mut file = folder.open(name).map_err(|error| unopened(&path, error))?;
+    file.read_to_string(&mut text).map_err(ModelError::read(&path))?;
+    Ok(text)
 }
 
 /// Recomputes every sum of an exported folder.
@@ -124,84 +322,16 @@ fn beside(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
-fn fill(facts: &Export<'_>, folder: &Path) -> Result<BTreeMap<String, Digest>, ModelError> {
-    let mut sums = BTreeMap::new();
-    let (part, weights) = match facts.recipe.train.method {
-        Method::Lora => {
-            sum_folder(folder, MODEL, &mut sums)?;
-            (RunPart::Adapter, "adapter_model.safetensors")
-        }
-        Method::Full => (RunPart::Model, "model.safetensors"),
-    };
-    copy_part(facts, part, folder, &mut sums)?;
-    let (expected, path) = (facts.outcome.weights, folder.join(part.word()).join(weights));
-    match sums.get(&format!("{}/{weights}", part.word())) {
-        Some(found) if *found == expected => {}
-        Some(found) => {
-            return Err(ModelError::Sum { path, sums: "the run's outcome", expected, found: *found });
-        }
-        None => return Err(ModelError::NoFile { folder: facts.tuned.to_owned(), file: weights }),
-    }
-    for (name, text) in [
-        ("README.md", card::card(facts)),
-        ("lineage.json", lineage(facts)),
-        ("dataset-manifest", facts.manifest.to_owned()),
-    ] {
-        sums.insert(name.to_owned(), write(&folder.join(name), text.as_bytes())?);
-    }
-    write(&folder.join(SUMS), sums_text(&sums).as_bytes())?;
-    Ok(sums)
-}
-
-/// Takes in what was written to its place already.
-fn sum_folder(folder: &Path, part: &str, sums: &mut BTreeMap<String, Digest>) -> Result<(), ModelError> {
-    let folder = folder.join(part);
-    for name in files::names(&folder)? {
-        sums.insert(format!("{part}/{name}"), digest(&folder.join(&name))?);
-    }
-    Ok(())
-}
-
-/// Copies what the run trained; what is sealed is opened on the way, chunk by chunk.
-fn copy_part(
-    facts: &Export<'_>,
-    part: RunPart,
-    to: &Path,
-    sums: &mut BTreeMap<String, Digest>,
-) -> Result<(), ModelError> {
-    let to = to.join(part.word());
-    fs::create_dir(&to).map_err(ModelError::written(&to))?;
-    let sealed = facts
-        .key
-        .map(|key| SealedFolder::new(facts.tuned, DataKey::from_bytes(key.expose()), part.object(facts.run)));
-    let names = match &sealed {
-        Some(folder) => folder.names().map_err(|error| unopened(facts.tuned, error))?,
-        None => files::names(facts.tuned)?,
-    };
-    for name in names {
-        let copy = to.join(&name);
-        let sum = match &sealed {
-            Some(folder) => {
-                let path = folder.place(&name);
-                let file = folder.open(&name).map_err(|error| unopened(&path, error))?;
-                Passage::of(&path, Box::new(file), Some(&copy))?.finish()?.0
-            }
-            None => {
-                let path = facts.tuned.join(&name);
-                if !path.is_file() {
-                    continue;
-                }
-                Passage::open(&path, Some(&copy))?.finish()?.0
-            }
-        };
-        sums.insert(format!("{}/{name}", part.word()), sum);
-    }
-    sync_folder(&to)
-}
-
 /// The system's own reason where there is one, since the path is named already.
 fn unopened(path: &Path, error: VaultError) -> ModelError {
     ModelError::read(path)(match error {
+        VaultError::Io { source, .. } => source,
+        other => other.into(),
+    })
+}
+
+fn unwritten(path: &Path, error: VaultError) -> ModelError {
+    ModelError::written(path)(match error {
         VaultError::Io { source, .. } => source,
         other => other.into(),
     })
@@ -213,7 +343,7 @@ fn lineage(facts: &Export<'_>) -> String {
     let lineage = json!({
         "version": 1,
         "moat": facts.version,
-        "run": facts.run,
+        "run": facts.files.run,
         "base": { "name": base.name, "hash": base.hash, "family": base.family, "parameters": base.parameters },
         "recipe": recipe,
         "recipe_hash": recipe.hash(),

@@ -140,8 +140,13 @@ pub(crate) fn read_sums(folder: &Path) -> Result<Option<BTreeMap<String, Digest>
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(ModelError::read(path)(error)),
+        Err(error) => return Err(ModelError::read(&path)(error)),
     };
+    parse_sums(&path, &text).map(Some)
+}
+
+/// Reads the text of a `SHA256SUMS` that lies at a path.
+pub(crate) fn parse_sums(path: &Path, text: &str) -> Result<BTreeMap<String, Digest>, ModelError> {
     let mut sums = BTreeMap::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fields = line.split_once(' ').and_then(|(digest, name)| {
@@ -154,9 +159,9 @@ pub(crate) fn read_sums(folder: &Path) -> Result<Option<BTreeMap<String, Digest>
             Some((digest, name)) => sums.insert(name.to_owned(), digest),
             None => {
                 let reason = format!("line {} is no digest and path within the folder", index + 1);
-                return Err(ModelError::Format { path, reason });
+                return Err(ModelError::Format { path: path.to_owned(), reason });
             }
         };
     }
-    Ok(Some(sums))
+    Ok(sums)
 }

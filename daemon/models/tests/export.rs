@@ -12,8 +12,8 @@ use moat_contracts::{
     Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport, Interval, Method,
     Recipe, RecordId, RunKey, RunPart, SourceEdge, Split, TrainOutcome,
 };
-use moat_models::{Export, ImportedBase, ModelError, begin, verify_export};
-use moat_vault::{DataKey, SealedFolder};
+use moat_models::{Export, ImportedBase, ModelError, Parts, measure, release, stage, verify_export};
+use moat_vault::{DataKey, Recipient, SealedFolder};
 
 struct Run {
     root: tempfile::TempDir,
@@ -24,17 +24,27 @@ struct Run {
     edge: EdgeReport,
 }
 
+fn key() -> RunKey {
+    RunKey::from_bytes(&[7; 32])
+}
+
+fn seal(folder: &Path, part: RunPart, name: &str, content: &[u8]) {
+    fs::create_dir_all(folder).unwrap();
+    let folder = SealedFolder::new(folder, DataKey::from_bytes(key().expose()), part.object("demo-1"));
+    let mut file = folder.create(name).unwrap();
+    file.write_all(content).unwrap();
+    file.publish().unwrap();
+}
+
 fn run(has_edge: bool) -> Run {
     let root = tempfile::tempdir().unwrap();
-    for (file, content) in [
-        ("adapter/adapter_config.json", "{}"),
-        ("adapter/adapter_model.safetensors", "A"),
-        ("model/config.json", "{}"),
-        ("model/model.safetensors", "A"),
+    for (part, file, content) in [
+        (RunPart::Adapter, "adapter_config.json", "{}"),
+        (RunPart::Adapter, "adapter_model.safetensors", "A"),
+        (RunPart::Model, "config.json", "{}"),
+        (RunPart::Model, "model.safetensors", "A"),
     ] {
-        let path = root.path().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
+        seal(&root.path().join("sealed").join(part.word()), part, file, content.as_bytes());
     }
     let digest = Digest::of(b"x");
     let entry = DatasetEntry {
@@ -94,19 +104,33 @@ fn run(has_edge: bool) -> Run {
 }
 
 impl Run {
+    /// As `moatd` does, with a model in place of the one that an engine merges.
     fn export(&self, to: &Path) -> Result<BTreeMap<String, Digest>, ModelError> {
-        self.export_from("adapter", None, to)
+        self.export_as(&key(), to, None)
     }
 
-    /// As `moatd` does, with a model in place of the one that an engine merges.
-    fn export_from(
+    fn export_as(
         &self,
-        tuned: &str,
-        key: Option<&RunKey>,
+        key: &RunKey,
         to: &Path,
+        recipient: Option<&Recipient>,
     ) -> Result<BTreeMap<String, Digest>, ModelError> {
-        let facts = Export {
-            run: "demo-1",
+        let staging = self.root.path().join("staging");
+        let _ = fs::remove_dir_all(&staging);
+        let lora = self.recipe.train.method == Method::Lora;
+        let tuned = self.root.path().join(if lora { "sealed/adapter" } else { "sealed/model" });
+        let files = Parts { run: "demo-1", key, tuned: &tuned, staging: &staging };
+        if lora {
+            seal(&files.model(), RunPart::Model, "model.safetensors", b"M");
+        }
+        let staged = stage(&self.facts(files))?;
+        assert_eq!(measure(&files).unwrap(), staged);
+        assert!(!to.exists());
+        release(&files, staged.hash, to, recipient)
+    }
+
+    fn facts<'a>(&'a self, files: Parts<'a>) -> Export<'a> {
+        Export {
             version: "0.1.0",
             recipe: &self.recipe,
             dataset: &self.dataset,
@@ -114,27 +138,7 @@ impl Run {
             base: &self.base,
             outcome: &self.outcome,
             edge: &self.edge,
-            tuned: &self.root.path().join(tuned),
-            key,
-        };
-        let begun = begin(to)?;
-        if self.recipe.train.method == Method::Lora {
-            fs::create_dir(begun.model()).unwrap();
-            fs::write(begun.model().join("model.safetensors"), "M").unwrap();
-        }
-        begun.finish(&facts)
-    }
-
-    fn seal(&self, part: RunPart, key: &RunKey) {
-        let plain = self.root.path().join(part.word());
-        let folder = self.root.path().join("sealed");
-        fs::create_dir_all(&folder).unwrap();
-        let folder = SealedFolder::new(&folder, DataKey::from_bytes(key.expose()), part.object("demo-1"));
-        for entry in fs::read_dir(plain).unwrap() {
-            let entry = entry.unwrap();
-            let mut file = folder.create(entry.file_name().to_str().unwrap()).unwrap();
-            file.write_all(&fs::read(entry.path()).unwrap()).unwrap();
-            file.publish().unwrap();
+            files,
         }
     }
 
@@ -173,16 +177,22 @@ fn an_export_is_whole_and_its_sums_are_those_of_sha256sum() {
     assert_eq!(serde_json::from_value::<EdgeReport>(lineage["edge"].clone()).unwrap(), run.edge);
     assert_eq!(serde_json::from_value::<Recipe>(lineage["recipe"].clone()).unwrap(), run.recipe);
     // Nothing unfinished stays beside it.
-    assert_eq!(fs::read_dir(run.root.path()).unwrap().count(), 3);
+    let left = fs::read_dir(run.root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["out", "sealed", "staging"]);
 }
 
 #[test]
 fn an_export_never_overwrites() {
     let run = run(true);
-    fs::create_dir(run.target()).unwrap();
-    assert!(matches!(run.export(&run.target()), Err(ModelError::Exists(_))));
-    let nowhere = run.root.path().join("missing/out");
-    run.export(&nowhere).unwrap();
+    let staging = run.root.path().join("staging");
+    run.export(&run.target()).unwrap();
+    let tuned = run.root.path().join("sealed/adapter");
+    let files = Parts { run: "demo-1", key: &key(), tuned: &tuned, staging: &staging };
+    let staged = stage(&run.facts(files)).unwrap();
+    assert!(matches!(release(&files, staged.hash, &run.target(), None), Err(ModelError::Exists(_))));
+    release(&files, staged.hash, &run.root.path().join("missing/out"), None).unwrap();
 }
 
 #[test]
@@ -227,42 +237,95 @@ fn changed_added_and_missing_files_are_noticed() {
 }
 
 #[test]
-fn what_a_run_sealed_is_exported_plain_and_as_it_was_trained() {
-    let key = RunKey::from_bytes(&[7; 32]);
-    for (method, part) in [(Method::Lora, RunPart::Adapter), (Method::Full, RunPart::Model)] {
-        let mut run = run(true);
-        run.recipe.train.method = method;
-        run.seal(part, &key);
-        let beside = |name: &str| run.root.path().join(name);
-        let plain = run.export_from(part.word(), None, &beside("plain")).unwrap();
-        assert_eq!(run.export_from("sealed", Some(&key), &beside("opened")).unwrap(), plain);
-        assert_eq!(verify_export(&beside("opened")).unwrap(), plain);
-
-        let wrong = RunKey::from_bytes(&[8; 32]);
-        let refused = run.export_from("sealed", Some(&wrong), &run.target()).unwrap_err();
-        assert!(refused.to_string().contains("do not open"), "{refused}");
-        let name = if method == Method::Lora { "adapter_model.safetensors" } else { "model.safetensors" };
-        let weights = beside("sealed").join(format!("{name}.sealed"));
-        let whole = fs::read(&weights).unwrap();
-        fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
-        let refused = run.export_from("sealed", Some(&key), &run.target()).unwrap_err();
-        assert!(matches!(&refused, ModelError::Io { path, .. } if *path == weights), "{refused}");
-        fs::remove_file(&weights).unwrap();
-        let refused = run.export_from("sealed", Some(&key), &run.target());
-        assert!(matches!(refused, Err(ModelError::NoFile { .. })));
-        // A refused export leaves nothing beside its place, plain weights least of all.
-        let left = fs::read_dir(run.root.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        assert!(left.into_iter().all(|name| !name.to_str().unwrap().contains("unfinished")));
-        assert!(!run.target().exists());
+fn what_waits_is_sealed_and_only_what_was_agreed_to_leaves() {
+    let run = run(true);
+    run.export(&run.root.path().join("first")).unwrap();
+    let (staging, tuned) = (run.root.path().join("staging"), run.root.path().join("sealed/adapter"));
+    let key = key();
+    let files = Parts { run: "demo-1", key: &key, tuned: &tuned, staging: &staging };
+    let staged = stage(&run.facts(files)).unwrap();
+    assert_eq!(staged.bytes, {
+        let folders = ["first", "first/adapter", "first/model"];
+        let folders = folders.map(|name| fs::read_dir(run.root.path().join(name)).unwrap()).into_iter();
+        let files = folders.flatten().map(|file| file.unwrap().metadata().unwrap());
+        files.filter(fs::Metadata::is_file).map(|file| file.len()).sum::<u64>()
+    });
+    for path in [staging.join("README.md.sealed"), staging.join("model/model.safetensors.sealed")] {
+        let bytes = fs::read(path).unwrap();
+        assert!(!bytes.windows(5).any(|text| text == b"Licen" || text == b"# dem"));
     }
+    let refused = || release(&files, staged.hash, &run.target(), None).unwrap_err();
+    let other = Digest::of(b"another export");
+    assert!(matches!(release(&files, other, &run.target(), None), Err(ModelError::Sum { .. })));
+    // Each file that is exchanged for another one under the right key, the list of sums included.
+    for (folder, part, name) in [
+        (&staging, RunPart::Export, "README.md"),
+        (&staging, RunPart::Export, "SHA256SUMS"),
+        (&files.model(), RunPart::Model, "model.safetensors"),
+        (&tuned, RunPart::Adapter, "adapter_config.json"),
+    ] {
+        let place = folder.join(format!("{name}.sealed"));
+        let before = fs::read(&place).unwrap();
+        seal(folder, part, name, b"exchanged");
+        assert!(matches!(refused(), ModelError::Sum { .. }), "{name}");
+        fs::write(&place, &before[..before.len() - 1]).unwrap();
+        assert!(matches!(refused(), ModelError::Io { .. }), "{name}");
+        fs::write(&place, before).unwrap();
+    }
+    let wrong = RunKey::from_bytes(&[8; 32]);
+    let wrong = release(&Parts { key: &wrong, ..files }, staged.hash, &run.target(), None).unwrap_err();
+    assert!(wrong.to_string().contains("do not open"), "{wrong}");
+    // A refused export leaves nothing beside its place, plain weights least of all.
+    let left = fs::read_dir(run.root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_str().unwrap().contains("unfinished")));
+    assert!(!run.target().exists());
+    release(&files, staged.hash, &run.target(), None).unwrap();
 }
 
 #[test]
 fn other_weights_than_the_run_ended_with_are_not_handed_over() {
+    for (method, part, name) in [
+        (Method::Lora, RunPart::Adapter, "adapter_model.safetensors"),
+        (Method::Full, RunPart::Model, "model.safetensors"),
+    ] {
+        let mut run = run(true);
+        run.recipe.train.method = method;
+        run.export(&run.root.path().join("whole")).unwrap();
+        let folder = run.root.path().join("sealed").join(part.word());
+        seal(&folder, part, name, b"B");
+        let refused = run.export(&run.target());
+        assert!(matches!(refused, Err(ModelError::Sum { found, .. }) if found == Digest::of(b"B")));
+        fs::remove_file(folder.join(format!("{name}.sealed"))).unwrap();
+        assert!(matches!(run.export(&run.target()), Err(ModelError::NoFile { .. })));
+        assert!(!run.target().exists());
+    }
+}
+
+/// The peer is Debian's age, which the recipient would use.
+#[test]
+fn what_is_encrypted_to_a_recipient_opens_with_their_key_alone() {
     let run = run(true);
-    fs::write(run.root.path().join("adapter/adapter_model.safetensors"), "B").unwrap();
-    assert!(
-        matches!(run.export(&run.target()), Err(ModelError::Sum { found, .. }) if found == Digest::of(b"B"))
-    );
-    assert!(!run.target().exists());
+    let keygen = |name: &str| {
+        let file = run.root.path().join(name);
+        let made = Command::new("age-keygen").arg("-o").arg(&file).output().unwrap();
+        assert!(made.status.success());
+        let public = Command::new("age-keygen").arg("-y").arg(&file).output().unwrap();
+        (file, String::from_utf8(public.stdout).unwrap())
+    };
+    let (ours, public) = keygen("ours");
+    let (theirs, _) = keygen("theirs");
+    let recipient: Recipient = public.parse().unwrap();
+    assert_eq!(recipient.to_string(), public.trim());
+    let files = run.export_as(&key(), &run.target(), Some(&recipient)).unwrap();
+    assert!(files.keys().all(|name| name.ends_with(".age")) && files.contains_key("SHA256SUMS.age"));
+    assert_eq!(verify_export(&run.target()).unwrap(), files);
+    let open = |name: &str, identity: &Path| {
+        let file = run.target().join(name);
+        Command::new("age").arg("-d").arg("-i").arg(identity).arg(file).output().unwrap()
+    };
+    assert_eq!(open("model/model.safetensors.age", &ours).stdout, b"M");
+    assert_eq!(open("adapter/adapter_config.json.age", &ours).stdout, b"{}");
+    let sums = String::from_utf8(open("SHA256SUMS.age", &ours).stdout).unwrap();
+    assert!(sums.contains(&format!("{}  model/model.safetensors\n", Digest::of(b"M"))));
+    assert!(!open("model/model.safetensors.age", &theirs).status.success());
 }

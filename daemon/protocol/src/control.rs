@@ -11,6 +11,7 @@ use moat_contracts::{
 use serde::{Deserialize, Serialize};
 
 pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
+pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
 
 /// What `moat` asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,12 +81,16 @@ pub enum Request {
         /// Its name or the name's beginning.
         name: String,
     },
-    /// Write adapter, merged model, card, lineage and sums into a new folder.
+    /// Ask for an export: adapter, merged model, card, lineage and sums into a new folder, once somebody else agrees.
     Export {
         /// The run.
         run: String,
         /// The folder, which must not exist.
         folder: String,
+        /// The age public key to which it is encrypted; plain where absent.
+        recipient: Option<String>,
+        /// Who asks.
+        proof: Proof,
     },
     /// Complete a prompt with the base and a run's tuned model.
     Ask {
@@ -122,6 +127,74 @@ pub enum Request {
     },
     /// Wrap every key under a new root, and forget the old one.
     VaultRotate,
+    /// Make the first accounts, which ends that whoever may call may do everything.
+    SetUp {
+        /// They, with their roles.
+        accounts: Vec<NewAccount>,
+    },
+    /// All accounts.
+    Accounts,
+    /// Make an account, which has no role yet.
+    AccountCreate {
+        /// It.
+        account: NewAccount,
+    },
+    /// Ask for other roles of an account.
+    AccountRoles {
+        /// Its name.
+        name: String,
+        /// All roles that it is to have.
+        roles: Vec<String>,
+        /// Who asks.
+        proof: Proof,
+    },
+    /// Disable an account for good.
+    AccountDisable {
+        /// Its name.
+        name: String,
+    },
+    /// Give an account a new password, code and signing key.
+    AccountReset {
+        /// Its name.
+        name: String,
+        /// The new password.
+        password: Secret,
+    },
+    /// Ask that the policy that the configuration says be the site's.
+    PolicyRequest {
+        /// Who asks.
+        proof: Proof,
+    },
+    /// All that took or takes two people.
+    Statements,
+    /// Agree to what somebody else asks for, which then happens.
+    Approve {
+        /// The statement's id or its beginning.
+        id: String,
+        /// Who agrees.
+        proof: Proof,
+    },
+    /// Take a request back, or refuse it.
+    Withdraw {
+        /// The statement's id or its beginning.
+        id: String,
+    },
+    /// All API keys.
+    ApiKeys,
+    /// Make an API key for the caller's account.
+    ApiKeyCreate {
+        /// What to call it.
+        name: String,
+        /// The acts that it is for.
+        scope: Vec<String>,
+        /// Days until it is void.
+        days: u32,
+    },
+    /// Revoke an API key.
+    ApiKeyRevoke {
+        /// Its id or the beginning.
+        id: String,
+    },
     /// Entries of the ledger, newest first.
     Ledger {
         /// Only acts that begin so, such as `vault.`.
@@ -164,7 +237,19 @@ pub enum Reply {
     Run(Box<Run>),
     /// The answer to [`Request::Runs`].
     Runs(Vec<Run>),
-    /// The answer to [`Request::Export`].
+    /// The answer to [`Request::SetUp`], [`Request::AccountCreate`] and [`Request::AccountReset`].
+    Made(Vec<MadeAccount>),
+    /// The answer to [`Request::Accounts`] and [`Request::AccountDisable`].
+    Accounts(Vec<Account>),
+    /// The answer to the requests that take two people, and to [`Request::Withdraw`].
+    Statement(Box<Statement>),
+    /// The answer to [`Request::Statements`].
+    Statements(Vec<Statement>),
+    /// The answer to [`Request::ApiKeys`] and [`Request::ApiKeyRevoke`].
+    ApiKeys(Vec<ApiKey>),
+    /// The answer to [`Request::ApiKeyCreate`]: the key, shown this once.
+    ApiKey(Secret),
+    /// The answer to [`Request::Approve`] of an export.
     Exported(Exported),
     /// The answer to [`Request::Ask`].
     Answer(Vec<Completion>),
@@ -262,6 +347,8 @@ pub struct Status {
     pub canary: Canary,
     /// Sandbox protections of this process: name and whether it was had.
     pub protections: BTreeMap<String, bool>,
+    /// What waits for a second person.
+    pub waiting: u64,
 }
 
 /// How one source stands.
@@ -492,6 +579,8 @@ pub struct Run {
 /// What an export wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exported {
+    /// What two people agreed to.
+    pub statement: Box<Statement>,
     /// The folder.
     pub folder: String,
     /// Each file's path in it and its SHA-256.

@@ -8,13 +8,14 @@ mod boundary;
 pub mod control;
 pub mod engine;
 mod frame;
+mod rights;
 
 pub use frame::{FrameError, MAX_FRAME, read, read_blocking, write, write_blocking};
 
 use serde::{Deserialize, Serialize};
 
 /// Version of every message here; two sides that differ do not speak.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The first frame of either side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -153,6 +153,7 @@ acts! {
     RecordWhy "record.why" "Sees why a document was kept or dropped and what it reached." [Steward, Engineer, Approver, Auditor] ANYHOW;
     VerdictReview "verdict.review" "Overrules a verdict on a record." [Steward] ANYHOW;
     SourceChange "source.change" "Adds, changes or removes a source." [Steward] PERSON;
+    SourceScan "source.scan" "Looks at the sources again." [Steward, Engineer, Admin] ANYHOW;
     DatasetBuild "dataset.build" "Builds a dataset." [Steward, Engineer] ANYHOW;
     BaseImport "base.import" "Imports a base from a folder." [Engineer, Admin] ANYHOW;
     RunStart "run.start" "Starts a run." [Engineer] ANYHOW;
@@ -179,6 +180,7 @@ acts! {
     WitnessCopy "witness.copy" "Copies a checkpoint to the witness." [Admin, Auditor] ANYHOW;
     BackupCreate "backup.create" "Makes a sealed backup." [Admin] ANYHOW;
     BackupRestore "backup.restore" "Restores a backup." [Admin] PERSON;
+    ServiceEnd "service.end" "Ends the daemon." [Admin] PERSON;
     UpdateInstall "update.install" "Installs a signed update." [Admin] PERSON;
 }
 

@@ -18,6 +18,7 @@ mod totp;
 pub use account::{Account, same_person};
 pub use acts::{Act, Role, Roles, Row, Scope, TABLE, UnknownWord, may, table};
 pub use approval::{Approval, Approved, MAX_LIFE, Refusal, Situation};
+pub use codec::{from_hex, hex};
 pub use key::{ApiKey, KeyError, KeyRecord, find_by};
 pub use password::{MIN_LENGTH, PasswordError, hash_password, is_outdated, verify_nobody, verify_password};
 pub use presence::{Credentials, LoginError, PRESENCE_LIFE, Presence, wait_after};
@@ -29,8 +30,11 @@ pub use totp::{CODE_LENGTH, Secret, TotpError};
 #[error("the system gave no random bytes: try again")]
 pub struct NoRandom;
 
-/// Random bytes from the system.
-fn random<const N: usize>() -> Result<[u8; N], NoRandom> {
+/// Random bytes from the system, for ids and keys.
+///
+/// # Errors
+/// [`NoRandom`] where it gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], NoRandom> {
     let mut bytes = [0; N];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).map_err(|_| NoRandom)?;
     Ok(bytes)

@@ -58,7 +58,7 @@ pub struct ControlSettings {
 }
 
 /// What must hold before data is touched, and which folders besides Moat's own may be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoundarySettings {
     /// Protections without which `moatd` and the engine refuse to start.
@@ -71,6 +71,8 @@ pub struct BoundarySettings {
     pub exports: Vec<PathBuf>,
     /// Seconds between two rounds of the canary.
     pub canary_seconds: u64,
+    /// Bytes that an API key may be served in completions a day, as a share of the bytes of the model's weights.
+    pub completions_share: f64,
 }
 
 /// The port of the admin UI and of the API.
@@ -170,7 +172,7 @@ impl Default for BoundarySettings {
         // What every Linux grants every process.
         let require = vec![Protection::Dumps, Protection::Tracing, Protection::Privileges];
         let (sandbox, imports, exports) = (PathBuf::new(), Vec::new(), Vec::new());
-        Self { require, sandbox, imports, exports, canary_seconds: 60 }
+        Self { require, sandbox, imports, exports, canary_seconds: 60, completions_share: 0.01 }
     }
 }
 
@@ -269,6 +271,8 @@ impl Settings {
         }
         let canary = (1..=3600).contains(&boundary.canary_seconds);
         hold(canary, "boundary.canary_seconds", "must be from 1 to 3600");
+        let share = (0.0..=1.0).contains(&boundary.completions_share);
+        hold(share, "boundary.completions_share", "must be from 0 to 1");
         let admin = &self.admin;
         let listen = admin.listen.is_empty() || admin.listen.parse::<std::net::SocketAddr>().is_ok();
         hold(

@@ -38,8 +38,8 @@ pub(crate) fn write_result(job: &TrainJob, model: &Model) -> Result<Digest, Trai
 }
 
 /// Adds an adapter to its base and writes the sum as a model folder of its own, in the type that the base is stored
-/// in (bfloat16 where all of it is, 32-bit floats otherwise). The adapter may be sealed; the sum is plain, for it is to
-/// leave. The folder appears whole or not at all.
+/// in (bfloat16 where all of it is, 32-bit floats otherwise), sealed as the adapter is. The folder appears whole or not
+/// at all.
 ///
 /// # Errors
 /// [`TrainError::Exists`], or what cannot be read or written.
@@ -56,7 +56,7 @@ pub fn merge(job: &ExportJob) -> Result<(), TrainError> {
     name.push(".unfinished");
     let unfinished = PathBuf::from(name);
     files::fresh_folder(&unfinished)?;
-    write_model(&Folder::plain(&unfinished), base, &weights)?;
+    write_model(&Folder::of_run(&unfinished, &job.run, RunPart::Model, job.key.as_ref()), base, &weights)?;
     files::publish(&unfinished, output)
 }
 

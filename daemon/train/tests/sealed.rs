@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use common::{Place, bytes, examples, files, recipe, run, text};
-use moat_contracts::{Example, ExportJob, Method, RunKey, TrainJob};
+use moat_contracts::{Example, ExportJob, Method, RunKey, RunPart, TrainJob};
+use moat_tensor::Folder;
 use moat_train::{Corpus, Ended, TrainError, merge};
 
 /// Words of the texts, and what safetensors' headers, an adapter, a base and a checkpoint's state say of themselves.
@@ -128,7 +129,7 @@ fn checkpoints_that_were_cut_swapped_or_sealed_under_another_key_are_refused() {
 }
 
 #[test]
-fn a_sealed_adapter_is_merged_into_the_same_plain_model() {
+fn a_sealed_adapter_is_merged_into_the_same_model_and_sealed_again() {
     let place = Place::new();
     let recipe = recipe(Method::Lora);
     let corpus = place.corpus(Method::Lora, &examples()).unwrap();
@@ -143,7 +144,11 @@ fn a_sealed_adapter_is_merged_into_the_same_plain_model() {
             adapter: text(&place.path(&job.run).join("adapter")),
             output: text(&output),
         };
-        merge(&export).map(|()| bytes(&output.join("model.safetensors")))
+        merge(&export).map(|()| {
+            let folder = Folder::of_run(&output, &job.run, RunPart::Model, export.key.as_ref());
+            assert_eq!(export.key.is_some(), !output.join("model.safetensors").exists());
+            folder.read("model.safetensors").unwrap()
+        })
     };
     let plain = merged(&place.job("plain", &recipe), None).unwrap();
     let job = place.sealed("sealed", &recipe);

@@ -23,6 +23,9 @@ pub enum VaultError {
     /// ring refused an input that this crate should never have given it.
     #[error("the cipher refused its input: this is a fault of moat, nothing was sealed")]
     Cipher,
+    /// A recipient's key with which everybody would agree on the same secret.
+    #[error("nothing can be encrypted to this recipient's key: ask the recipient for a new one")]
+    Recipient,
     /// Memory for keys could not be had.
     #[error("the system gave no memory for keys: {0}")]
     Memory(#[source] io::Error),

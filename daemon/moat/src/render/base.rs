@@ -1,4 +1,4 @@
-use moat_protocol::control::{Base, Exported};
+use moat_protocol::control::{Base, Exported, Statement};
 
 use super::table::{Cell, pairs, table};
 use super::text::{bytes, clean, parameters};
@@ -49,6 +49,15 @@ pub(super) fn exported(view: &View, exported: &Exported) -> String {
     };
     let rows: Vec<_> = exported.files.iter().map(row).collect();
     let folder = clean(&exported.folder);
+    let Statement { requester, approver, .. } = &*exported.statement;
+    let agreed = format!(
+        "asked for by {}, agreed to by {}",
+        clean(requester),
+        approver.as_deref().map(clean).unwrap_or_default()
+    );
     let table = table(view, &["file", "sha256"], &rows);
-    format!("{}\n{table}\n`moat verify {folder}` checks it at any time\n", view.paint(Tone::Strong, &folder))
+    format!(
+        "{}\n{agreed}\n{table}\n`moat verify {folder}` checks it at any time\n",
+        view.paint(Tone::Strong, &folder)
+    )
 }

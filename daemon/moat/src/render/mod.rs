@@ -3,6 +3,7 @@
 mod answer;
 mod base;
 mod dataset;
+mod rights;
 mod run;
 mod status;
 mod table;
@@ -71,6 +72,12 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Bases(found) => base::bases(view, found),
         Reply::Run(found) => run::run(view, found),
         Reply::Runs(found) => run::runs(view, found),
+        Reply::Made(made) => rights::made(view, made),
+        Reply::Accounts(found) => rights::accounts(view, found),
+        Reply::Statement(found) => rights::statement(view, found),
+        Reply::Statements(found) => rights::statements(view, found),
+        Reply::ApiKeys(found) => rights::keys(view, found),
+        Reply::ApiKey(key) => rights::key(view, key),
         Reply::Exported(exported) => base::exported(view, exported),
         Reply::Answer(completions) => answer::answer(view, completions),
         Reply::Shares(found) => vault::shares(view, found),

@@ -22,6 +22,15 @@ pub(super) fn status(view: &View, status: &Status) -> String {
             ("vault", vault::line(view, &status.seal)),
             ("canary", canary(view, &status.canary)),
             ("ledger", vault::entries(status.ledger)),
+            (
+                "waiting",
+                match status.waiting {
+                    0 => String::new(),
+                    waiting => {
+                        format!("{} for a second person: `moat statement list`", counted(waiting, "request"))
+                    }
+                },
+            ),
             ("rules", status.rules.map(|rules| rules.short()).unwrap_or_default()),
             ("protected by", names(had)),
             ("not protected", names(lacking)),

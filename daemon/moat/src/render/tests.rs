@@ -1,3 +1,5 @@
+mod rights;
+
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
@@ -8,7 +10,7 @@ use moat_contracts::{
 };
 use moat_protocol::control::{
     Base, Canary, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run, RunState,
-    Seal, SourceStatus, Status, Twin, Why, WhyRecord,
+    Seal, SourceStatus, Statement, Status, Twin, Why, WhyRecord,
 };
 
 use super::{View, reply};
@@ -70,6 +72,7 @@ fn a_status() {
         active_runs: vec!["demo-1".to_owned()],
         seal: Seal { made: true, generation: Some(3), guarded: Some(true), ..Seal::default() },
         ledger: 12,
+        waiting: 1,
         alarm: Some("a way out of moatd was open".to_owned()),
         canary: Canary { ways: BTreeMap::from([("udp4".to_owned(), (3, 1))]), flown: Some(DAY) },
         protections: BTreeMap::from([("no core dumps".to_owned(), true), ("no network".to_owned(), false)]),
@@ -348,10 +351,12 @@ moat-starter  Qwen2ForCausalLM      7.62 M  14.6 MiB  yes   070707070707
         ("SHA256SUMS".to_owned(), digest(1)),
         ("adapter/adapter_model.safetensors".to_owned(), digest(2)),
     ]);
+    let statement = Box::new(Statement { approver: Some("ben".to_owned()), ..rights::statement("done") });
     assert_shown(
-        &Reply::Exported(Exported { folder: "/srv/out".to_owned(), files }),
+        &Reply::Exported(Exported { statement, folder: "/srv/out".to_owned(), files }),
         "
 /srv/out
+asked for by ada, agreed to by ben
 file                               sha256
 SHA256SUMS                         010101010101
 adapter/adapter_model.safetensors  020202020202

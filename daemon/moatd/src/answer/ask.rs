@@ -1,18 +1,22 @@
 use std::sync::Arc;
 
+use moat_catalog::ApiKeyRow;
 use moat_contracts::{AskJob, Sampling};
 use moat_protocol::control::{Reply, RunState};
 use moat_protocol::engine::{FromEngine, ToEngine};
 
+use super::keys;
 use super::runs::find;
 use crate::daemon::Daemon;
 use crate::engine::{Engine, EngineError, Work};
 use crate::failure::Failure;
 use crate::runs;
 
-/// Completes a prompt with the base and a run's tuned model; the newest finished run where none is named.
+/// Completes a prompt with the base and a run's tuned model; the newest finished run where none is named. What the
+/// bearer of an API key is served is counted.
 pub(crate) async fn ask(
     daemon: &Arc<Daemon>,
+    key: Option<&ApiKeyRow>,
     run: Option<String>,
     prompt: String,
     chat: bool,
@@ -33,7 +37,7 @@ pub(crate) async fn ask(
     let base = runs::base(daemon, &run.recipe)?;
     let job = ToEngine::Ask(AskJob {
         run: run.name.clone(),
-        key: runs::key(daemon, &run)?,
+        key: Some(runs::key(daemon, &run)?),
         base: daemon.state.base(&base.name).display().to_string(),
         tuned: Some(runs::weights(daemon, &run).display().to_string()),
         prompt,
@@ -43,7 +47,12 @@ pub(crate) async fn ask(
     let mut engine = Engine::start(&daemon.settings, Work::Serve).await?;
     engine.job(&job).await?;
     match engine.result().await {
-        Ok(FromEngine::Answered(completions)) => Ok(Reply::Answer(completions)),
+        Ok(FromEngine::Answered(completions)) => {
+            if let Some(key) = key {
+                keys::count(daemon, key, &completions, base.bytes)?;
+            }
+            Ok(Reply::Answer(completions))
+        }
         Err(EngineError::Failed(reason)) => Err(Failure::request(reason)),
         Err(error) => Err(error.into()),
         Ok(_) => Err(EngineError::Unexpected.into()),

@@ -1,11 +1,14 @@
 //! One function for every verb: request in, reply out.
 
+mod accounts;
 mod ask;
 mod bases;
 mod datasets;
 mod export;
+mod keys;
 mod ledger;
 mod runs;
+pub(crate) mod statements;
 mod status;
 mod vault;
 mod why;
@@ -15,25 +18,74 @@ use std::sync::Arc;
 pub(crate) use status::canary;
 
 use moat_protocol::control::{Reply, Request, Update};
-use tokio::net::UnixStream;
+use tokio::io::AsyncWrite;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::intake::Intake;
+use crate::people::{self, Caller, Person};
+use crate::record;
 
-/// Answers one request; updates go to the stream while it is being worked on.
-pub(crate) async fn answer(
+/// Answers a request between two entries of the ledger: what is asked, before anything happens, and how it ended. This
+/// is the one way in, from the command line and from the network.
+pub(crate) async fn on_record(
     daemon: &Arc<Daemon>,
     intake: &Intake,
+    caller: &Caller,
     request: Request,
-    stream: &mut UnixStream,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> Result<Reply, Failure> {
+    let mut person = people::person(daemon, caller)?;
+    let allowed = person.may(&request);
+    let act = record::act(&request, person.who.clone());
+    if let Err(failure) = allowed {
+        if let Some(act) = act {
+            record::refused(daemon, &act)?;
+        }
+        return Err(failure);
+    }
+    let Some(act) = act else { return answer(daemon, intake, &person, request, stream).await };
+    let intent = daemon.ledger.append(&act)?;
+    let result = answer(daemon, intake, &person, request, stream).await;
+    let act = match &result {
+        Ok(reply) => record::told(act, reply),
+        Err(_) => act,
+    };
+    record::ended(&daemon.ledger, &act, intent, &result);
+    result
+}
+
+/// Whether a request reads or makes anything of customers' data, which rests while the policy is not the one agreed to.
+fn is_work(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Scan
+            | Request::DatasetBuild { .. }
+            | Request::BaseImport { .. }
+            | Request::RunStart { .. }
+            | Request::RunResume { .. }
+            | Request::Export { .. }
+            | Request::Ask { .. }
+    )
+}
+
+/// Answers one request; updates go to the stream while it is being worked on.
+async fn answer(
+    daemon: &Arc<Daemon>,
+    intake: &Intake,
+    person: &Person,
+    request: Request,
+    stream: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Reply, Failure> {
     let opens =
         matches!(request, Request::VaultInit { .. } | Request::VaultUnseal { .. } | Request::VaultSeal);
     let open = matches!(request, Request::Status | Request::Ledger { .. } | Request::Shutdown);
     if !opens && !open {
         daemon.safe().vault()?;
+    }
+    if let Some(refusal) = daemon.held_back().filter(|_| is_work(&request)) {
+        return Err(Failure::denied(refusal));
     }
     match request {
         Request::Status => Ok(status::status(daemon)),
@@ -58,14 +110,44 @@ pub(crate) async fn answer(
         Request::RunWatch { name } => runs::watch(daemon, &name, stream).await,
         Request::RunStop { name } => runs::stop(daemon, &name).await,
         Request::RunResume { name } => runs::resume(daemon, &name),
-        Request::Export { run, folder } => export::export(daemon, &run, &folder).await,
-        Request::Ask { run, prompt, chat, sampling } => ask::ask(daemon, run, prompt, chat, sampling).await,
+        Request::Export { run, folder, recipient, proof } => {
+            statements::ask_export(daemon, person, &run, folder, recipient, &proof).await
+        }
+        Request::Ask { run, prompt, chat, sampling } => {
+            ask::ask(daemon, person.key(), run, prompt, chat, sampling).await
+        }
         Request::VaultInit { with } => vault::init(daemon, intake, with).await,
         Request::VaultUnseal { with } => vault::unseal(daemon, intake, with).await,
         Request::VaultSeal => Ok(vault::seal(daemon)),
         Request::VaultSlotAdd { with } => vault::add_slot(daemon, with).await,
         Request::VaultSlotRemove { id } => vault::remove_slot(daemon, id).await,
         Request::VaultRotate => vault::rotate(daemon).await,
+        Request::SetUp { accounts } if person.is_alone() => blocking(|| accounts::set_up(daemon, &accounts)),
+        Request::SetUp { .. } => Err(Failure::request("the site is set up already")),
+        Request::Accounts => accounts::list(daemon),
+        Request::AccountCreate { account } => blocking(|| accounts::create(daemon, person, &account)),
+        Request::AccountRoles { name, roles, proof } => {
+            statements::ask_roles(daemon, person, &name, &roles, &proof)
+        }
+        Request::AccountDisable { name } => accounts::disable(daemon, &name),
+        Request::AccountReset { name, password } => {
+            blocking(|| accounts::reset(daemon, person, &name, &password))
+        }
+        Request::PolicyRequest { proof } => statements::ask_policy(daemon, person, &proof),
+        Request::Statements => statements::list(daemon),
+        Request::Approve { id, proof } => {
+            let reply = statements::approve(daemon, person, &id, &proof).await?;
+            if daemon.held_back().is_some() {
+                daemon.look_at_policy()?;
+                intake.wake();
+                daemon.runs.notify_waiters();
+            }
+            Ok(reply)
+        }
+        Request::Withdraw { id } => statements::withdraw(daemon, person, &id),
+        Request::ApiKeys => keys::list(daemon),
+        Request::ApiKeyCreate { name, scope, days } => keys::create(daemon, person, name, &scope, days),
+        Request::ApiKeyRevoke { id } => keys::revoke(daemon, &id),
         Request::Ledger { act, before, most } => ledger::page(daemon, act, before, most),
         Request::LedgerReceipt { index } => ledger::receipt(daemon, index),
         Request::Shutdown => {
@@ -75,10 +157,15 @@ pub(crate) async fn answer(
     }
 }
 
+/// A password costs a moment and memory, which must not hold up the other callers.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
 /// Works on a request and meanwhile passes on the updates that concern it. A caller who hangs up is not waited for.
 async fn while_telling<T>(
     daemon: &Daemon,
-    stream: &mut UnixStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     concerns: impl Fn(&Update) -> bool,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use moat_catalog::RunRow;
 use moat_contracts::Recipe;
 use moat_protocol::control::{Fault, Reply, RunState, Update};
-use tokio::net::UnixStream;
+use tokio::io::AsyncWrite;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::daemon::Daemon;
@@ -56,7 +56,7 @@ pub(crate) async fn stop(daemon: &Arc<Daemon>, name: &str) -> Result<Reply, Fail
 pub(crate) async fn watch(
     daemon: &Arc<Daemon>,
     name: &str,
-    stream: &mut UnixStream,
+    stream: &mut (impl AsyncWrite + Unpin),
 ) -> Result<Reply, Failure> {
     let mut updates = daemon.updates.subscribe();
     let mut told = None;
@@ -101,7 +101,7 @@ pub(crate) async fn watch(
     }
 }
 
-async fn tell(stream: &mut UnixStream, update: Update) -> Result<(), Failure> {
+async fn tell(stream: &mut (impl AsyncWrite + Unpin), update: Update) -> Result<(), Failure> {
     moat_protocol::write(stream, &Reply::Update(update)).await.map_err(Failure::internal)
 }
 

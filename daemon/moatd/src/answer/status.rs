@@ -3,6 +3,7 @@ use std::sync::PoisonError;
 
 use moat_protocol::control::{Canary, Reply, SourceStatus, Status};
 
+use super::statements;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::runs;
@@ -12,15 +13,17 @@ pub(crate) fn status(daemon: &Daemon) -> Reply {
     let mut status = standing(daemon);
     if !status.seal.sealed {
         match work(daemon) {
-            Ok((sources, active_runs)) => (status.sources, status.active_runs) = (sources, active_runs),
+            Ok((sources, active_runs, waiting)) => {
+                (status.sources, status.active_runs, status.waiting) = (sources, active_runs, waiting);
+            }
             Err(failure) => status.alarm = status.alarm.or(Some(failure.message)),
         }
     }
     Reply::Status(Box::new(status))
 }
 
-/// The sources, and the runs that are not ended.
-fn work(daemon: &Daemon) -> Result<(BTreeMap<String, SourceStatus>, Vec<String>), Failure> {
+/// The sources, the runs that are not ended, and what waits for a second person.
+fn work(daemon: &Daemon) -> Result<(BTreeMap<String, SourceStatus>, Vec<String>, u64), Failure> {
     let catalog = daemon.state.catalog()?;
     let mut sources = BTreeMap::new();
     for source in &daemon.settings.source {
@@ -46,7 +49,7 @@ fn work(daemon: &Daemon) -> Result<(BTreeMap<String, SourceStatus>, Vec<String>)
     }
     let active = catalog.runs()?.into_iter().filter(|run| runs::is_active(runs::state(run)));
     let active_runs = active.map(|run| run.name).collect();
-    Ok((sources, active_runs))
+    Ok((sources, active_runs, statements::waiting(&catalog)?))
 }
 
 /// What the canaries tried, by way.
@@ -64,7 +67,7 @@ fn standing(daemon: &Daemon) -> Status {
         rules: Some(daemon.rules_hash),
         seal: daemon.safe().state(),
         ledger: daemon.ledger.size(),
-        alarm: daemon.alarm(),
+        alarm: daemon.alarm().or_else(|| daemon.held_back()),
         canary: canary(daemon),
         protections: daemon.protections.clone(),
         ..Status::default()

@@ -1,8 +1,11 @@
 //! A site of its own for a test: folders, a tiny base, and a real `moatd` with a real `moat-engine`.
 #![allow(dead_code)]
 
+pub(crate) mod people;
+
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,8 @@ impl Site {
     /// An empty site with its tiny base ready to import.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // Other users of the machine find the socket.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         fs::create_dir(folder.path().join("documents")).unwrap();
         fs::create_dir(folder.path().join("exports")).unwrap();
         tiny_base(&folder.path().join("tiny"));
@@ -147,7 +152,12 @@ impl Site {
 
     /// The answer, or nothing where the daemon is not there or dies meanwhile.
     pub(crate) fn try_call(&self, request: &Request, mut watch: impl FnMut(Update)) -> Option<Reply> {
-        let mut stream = UnixStream::connect(self.path("run/control.sock")).ok()?;
+        let stream = UnixStream::connect(self.path("run/control.sock")).ok()?;
+        Self::converse(stream, request, &mut watch)
+    }
+
+    /// The answer on a connection.
+    fn converse(mut stream: UnixStream, request: &Request, mut watch: impl FnMut(Update)) -> Option<Reply> {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         moat_protocol::write_blocking(&mut stream, &Hello::of("moat")).ok()?;
         moat_protocol::read_blocking::<Hello>(&mut stream).ok()??.expect("moatd").unwrap();

@@ -5,6 +5,7 @@ mod crash;
 mod known;
 mod memory;
 mod power;
+mod recipient;
 mod shamir;
 pub(crate) mod steps;
 

@@ -1,0 +1,288 @@
+//! Who calls, and what they may do.
+
+use moat_catalog::{AccountRow, ApiKeyRow};
+use moat_ledger::Who;
+use moat_protocol::control::{Fault, Request};
+use moat_rights::{Account, Act, KeyRecord, Roles, may};
+use moat_settings::Settings;
+use tokio::net::unix::UCred;
+
+use crate::daemon::{Daemon, now};
+use crate::failure::Failure;
+
+/// What is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// A process of this machine: its user and group, as the kernel says.
+    Process {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// Whoever shows this API key.
+    Bearer(String),
+}
+
+impl From<&UCred> for Caller {
+    fn from(credentials: &UCred) -> Self {
+        Self::Process { uid: credentials.uid(), gid: credentials.gid() }
+    }
+}
+
+const OVER: &str = "the site is set up, and this was for before: accounts have the rights now";
+
+/// Who acts.
+pub(crate) struct Person {
+    /// As the ledger names them.
+    pub(crate) who: Who,
+    /// The user of the machine at whose command line they act.
+    pub(crate) uid: Option<u32>,
+    standing: Standing,
+}
+
+enum Standing {
+    /// Whoever keeps the box: root, the daemon's own user, and whom the configuration names.
+    Keeper(Keeping),
+    /// An account.
+    Account(Box<AccountRow>),
+    /// An API key, and what its owner may do.
+    Key { shown: String, key: Box<ApiKeyRow>, owner: Option<Roles> },
+    /// Nobody whom Moat knows, or can know now.
+    Stranger(Failure),
+}
+
+/// What keeping the box comes to.
+enum Keeping {
+    /// Opening the vault, for the time being: who has an account is not to be read.
+    Sealed(Failure),
+    /// Everything that does not take two people: the site is not set up.
+    Alone,
+    /// Very little: accounts have the rights.
+    Relieved,
+}
+
+/// Finds out who calls.
+pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure> {
+    // Accounts lie in the catalog, which only an open vault opens; whoever keeps the box is not shut out with it.
+    let known = daemon.state.catalog().and_then(|catalog| Ok((catalog.accounts()?, catalog)));
+    let (accounts, catalog, unknown) = match known {
+        Ok((accounts, catalog)) => (accounts, Some(catalog), None),
+        Err(failure) => (Vec::new(), None, Some(failure)),
+    };
+    let (who, uid, standing) = match caller {
+        Caller::Process { uid, gid } => {
+            let keeper = is_keeper(*uid, *gid, &daemon.settings);
+            let keeping = match &unknown {
+                Some(refusal) => Keeping::Sealed(refusal.clone()),
+                None if accounts.is_empty() => Keeping::Alone,
+                None => Keeping::Relieved,
+            };
+            let account = accounts.into_iter().find(|account| account.uid == Some(*uid));
+            match account.filter(|account| account.enabled) {
+                Some(account) => {
+                    let who = Who::user(*uid, &account.name, "none");
+                    (who, Some(*uid), Standing::Account(Box::new(account)))
+                }
+                None if keeper => {
+                    let name = if *uid == 0 { "root".to_owned() } else { format!("uid-{uid}") };
+                    (Who::user(*uid, &name, "keeper"), Some(*uid), Standing::Keeper(keeping))
+                }
+                None => {
+                    let who = Who::user(*uid, &format!("uid-{uid}"), "stranger");
+                    let nobody_known = || {
+                        denied(format!(
+                            "user {uid} may not call: it has no account, and is not named in control.uids or control.gids"
+                        ))
+                    };
+                    (who, Some(*uid), Standing::Stranger(unknown.unwrap_or_else(nobody_known)))
+                }
+            }
+        }
+        Caller::Bearer(shown) => match (catalog, moat_rights::find_by(shown)) {
+            (None, _) => return Err(unknown.unwrap_or_else(|| denied("no key can be looked up".to_owned()))),
+            (_, Err(error)) => (nobody(), None, Standing::Stranger(denied(error.to_string()))),
+            (Some(catalog), Ok(hash)) => match catalog.api_keys()?.into_iter().find(|key| key.hash == hash) {
+                None => {
+                    let unknown = denied(moat_rights::KeyError::Unknown.to_string());
+                    (nobody(), None, Standing::Stranger(unknown))
+                }
+                Some(key) => {
+                    let owner = accounts.into_iter().find(|account| account.id == key.owner);
+                    let name = owner.as_ref().map_or("nobody", |owner| owner.name.as_str());
+                    let who = Who::account(&format!("{name}, key {}", key.name), "key");
+                    let owner = owner.filter(|owner| owner.enabled).map(|owner| roles(&owner)).transpose()?;
+                    (who, None, Standing::Key { shown: shown.clone(), key: Box::new(key), owner })
+                }
+            },
+        },
+    };
+    Ok(Person { who, uid, standing })
+}
+
+fn denied(message: String) -> Failure {
+    Failure { fault: Fault::Denied, message }
+}
+
+fn nobody() -> Who {
+    Who::account("nobody", "stranger")
+}
+
+/// Root, the daemon's own user, and whom the configuration names.
+fn is_keeper(uid: u32, gid: u32, settings: &Settings) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    uid == 0 || uid == own || settings.control.uids.contains(&uid) || settings.control.gids.contains(&gid)
+}
+
+impl Person {
+    /// Whether this person may ask for this at all. What takes two people is judged again where it happens.
+    pub(crate) fn may(&mut self, request: &Request) -> Result<(), Failure> {
+        let needed = needed(request);
+        let denied = |message: String| Err(denied(message));
+        match &self.standing {
+            Standing::Stranger(failure) => Err(failure.clone()),
+            Standing::Keeper(keeping) => match (keeping, needed) {
+                (Keeping::Alone, _) | (_, Needed::Nothing) => Ok(()),
+                (_, Needed::Act(Act::VaultSeal | Act::VaultUnseal | Act::ServiceEnd)) => Ok(()),
+                (Keeping::Sealed(_), Needed::Keeper | Needed::Act(Act::LedgerRead)) => Ok(()),
+                (Keeping::Sealed(refusal), _) => Err(refusal.clone()),
+                (Keeping::Relieved, Needed::Keeper) => denied(OVER.to_owned()),
+                (Keeping::Relieved, Needed::Act(act)) => denied(format!(
+                    "this user has no account: `{}` is for accounts with a role that may do it",
+                    act.word()
+                )),
+            },
+            Standing::Account(account) => {
+                let roles = roles(account)?;
+                let role = |act| roles.iter().find(|role| may(Roles::of(&[*role]), act));
+                let acts_as = match needed {
+                    Needed::Nothing => roles.iter().next(),
+                    Needed::Act(act) => role(act),
+                    Needed::Keeper => None,
+                };
+                if let Some(role) = acts_as {
+                    role.word().clone_into(&mut self.who.role);
+                    return Ok(());
+                }
+                let needs = match needed {
+                    Needed::Nothing => return Ok(()),
+                    Needed::Keeper => return denied(OVER.to_owned()),
+                    Needed::Act(act) => act,
+                };
+                let all = moat_rights::Role::ALL.into_iter();
+                let may_do: Vec<_> =
+                    all.filter(|role| may(Roles::of(&[*role]), needs)).map(|role| role.word()).collect();
+                denied(format!(
+                    "account {} may not: `{}` is for the role {}",
+                    account.name,
+                    needs.word(),
+                    may_do.join(" or ")
+                ))
+            }
+            Standing::Key { shown, key, owner } => {
+                let act = match needed {
+                    Needed::Act(act) => act,
+                    Needed::Nothing => Act::StatusRead,
+                    Needed::Keeper => return denied(OVER.to_owned()),
+                };
+                let record = KeyRecord {
+                    hash: key.hash,
+                    owner: key.owner.clone(),
+                    scope: key.scope.parse().map_err(Failure::internal)?,
+                    expires: key.expires.cast_unsigned(),
+                    revoked: key.revoked.is_some(),
+                };
+                let allowed = record.allow(shown, act, now().cast_unsigned(), *owner);
+                allowed.or_else(|error| denied(error.to_string()))
+            }
+        }
+    }
+
+    /// The caller's own account.
+    pub(crate) fn account(&self) -> Option<&AccountRow> {
+        match &self.standing {
+            Standing::Account(account) => Some(account),
+            _ => None,
+        }
+    }
+
+    /// The API key that the caller shows.
+    pub(crate) fn key(&self) -> Option<&ApiKeyRow> {
+        match &self.standing {
+            Standing::Key { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody has an account yet, so that whoever keeps the box may set it up.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.standing, Standing::Keeper(Keeping::Alone))
+    }
+}
+
+/// The roles of an account.
+pub(crate) fn roles(account: &AccountRow) -> Result<Roles, Failure> {
+    account.roles.parse().map_err(Failure::internal)
+}
+
+/// An account as far as rights are concerned.
+pub(crate) fn account(row: &AccountRow) -> Result<Account, Failure> {
+    Ok(Account {
+        id: row.id.clone(),
+        uid: row.uid,
+        roles: roles(row)?,
+        key: row.key,
+        enabled: row.enabled,
+        created_by: row.created_by.clone(),
+        credentials_by: row.credentials_by.clone(),
+        roles_by: row.roles_by.split(',').filter(|by| !by.is_empty()).map(ToOwned::to_owned).collect(),
+        roles_since: row.roles_since.cast_unsigned(),
+    })
+}
+
+/// What a request needs.
+#[derive(Clone, Copy)]
+enum Needed {
+    /// Nothing but being known; what is shown besides is judged where it happens.
+    Nothing,
+    /// Keeping a box that is not set up.
+    Keeper,
+    /// The right to an act.
+    Act(Act),
+}
+
+/// The right that a request needs: the one place that says it, for command line, API and web.
+fn needed(request: &Request) -> Needed {
+    Needed::Act(match request {
+        Request::Status => return Needed::Nothing,
+        Request::VaultInit { .. } | Request::SetUp { .. } => return Needed::Keeper,
+        Request::Scan => Act::SourceScan,
+        Request::Why { .. } | Request::DatasetDiff { .. } => Act::RecordWhy,
+        Request::DatasetBuild { .. } => Act::DatasetBuild,
+        Request::Datasets | Request::Dataset { .. } | Request::Bases | Request::Runs => Act::StatusRead,
+        Request::BaseImport { .. } => Act::BaseImport,
+        Request::RunStart { .. } | Request::RunResume { .. } => Act::RunStart,
+        Request::Run { .. } | Request::RunWatch { .. } => Act::StatusRead,
+        Request::RunStop { .. } => Act::RunStop,
+        Request::Export { .. } => Act::ExportRequest,
+        Request::Ask { .. } => Act::ModelAsk,
+        Request::VaultUnseal { .. } => Act::VaultUnseal,
+        Request::VaultSeal => Act::VaultSeal,
+        Request::VaultSlotAdd { .. } | Request::VaultSlotRemove { .. } | Request::VaultRotate => {
+            Act::VaultRotate
+        }
+        Request::Accounts | Request::Statements => Act::StatusRead,
+        Request::AccountCreate { .. } => Act::AccountCreate,
+        Request::AccountRoles { .. } => Act::RoleRequest,
+        Request::AccountDisable { .. } => Act::AccountDisable,
+        Request::AccountReset { .. } => Act::AccountReset,
+        Request::PolicyRequest { .. } => Act::PolicyRequest,
+        // An approver agrees to all three kinds.
+        Request::Approve { .. } => Act::ExportApprove,
+        Request::Withdraw { .. } => Act::StatusRead,
+        Request::ApiKeys | Request::ApiKeyRevoke { .. } => Act::KeyRevoke,
+        Request::ApiKeyCreate { .. } => Act::KeyCreate,
+        Request::Ledger { .. } | Request::LedgerReceipt { .. } => Act::LedgerRead,
+        Request::Shutdown => Act::ServiceEnd,
+    })
+}
