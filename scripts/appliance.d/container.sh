@@ -93,6 +93,14 @@ within() { nsenter --target "$init" --all -- /usr/bin/env -i PATH=/usr/sbin:/usr
 # moat ARGUMENT...   Moat's command line in the container.
 moat() { within moat "$@"; }
 
+# moat_as NAME ARGUMENT...   the same as the user who is that person.
+moat_as() {
+    local uid
+    uid=$(uid_of "$1")
+    shift
+    within setpriv --reuid="$uid" --clear-groups moat "$@"
+}
+
 # journal ARGUMENT...
 journal() { within journalctl --boot --no-pager --quiet --output=cat "$@"; }
 

@@ -78,10 +78,18 @@ the_line() {
     held "run $run is done: $(moat run show "$run" | grep -E '^(no )?edge')"
     moat --json ask --run "$run" --max-tokens 8 "To list files, use" >"$work/answer.json" || fail "no answer"
     held "base and tuned model answered"
-    moat export "$run" /var/lib/moat-exports/first >/dev/null || fail "the export failed"
+    people=$work/people
+    set_up_people root:steward,engineer,admin,auditor:0 ada:engineer,admin:60001 ben:approver:60002 || fail "the first accounts cannot be made"
+    local asked
+    asked=$(proof_of ada | moat_as ada --json export "$run" /var/lib/moat-exports/first --as ada | jq -r .value.id) || fail "nobody can ask for an export"
+    ! within test -e /var/lib/moat-exports/first || fail "one person exported"
+    ! proof_of ada | moat_as ada statement approve "$asked" --as ada >/dev/null 2>&1 || fail "one person agreed with herself"
+    ! proof_of ben | moat statement approve "$asked" --as ben >/dev/null 2>&1 || fail "root agreed in another's name"
+    held "one person alone exports nothing, and root agrees to nothing"
+    proof_of ben | moat_as ben statement approve "$asked" --as ben >/dev/null || fail "the export failed"
     within sh -c 'cd /var/lib/moat-exports/first && sha256sum --check --quiet SHA256SUMS' || fail "the export's sums do not hold"
     held "the export's sums hold"
-    ! moat export "$run" /srv/elsewhere >/dev/null 2>&1 || fail "an export went where none may go"
+    ! proof_of ada | moat_as ada export "$run" /srv/elsewhere --as ada >/dev/null 2>&1 || fail "an export went where none may go"
     held "an export elsewhere is refused"
 }
 
@@ -91,7 +99,7 @@ verify_ledger() {
     cp -a "$work/state/ledger" "$work/root/root/ledger"
     key=$(moat --json ledger list --most 1 | jq -r .value.key)
     entries=$(moat --json ledger verify /root/ledger --key "$key") || fail "the ledger does not verify: $entries"
-    for act in base.import run.start model.ask export.write vault.unseal; do
+    for act in base.import run.start model.ask export.request statement.approve vault.unseal; do
         moat --json ledger list --act $act | jq -e '.value.entries | length > 0' >/dev/null || fail "the ledger has no $act"
     done
     held "a copy of the ledger verifies offline: $(moat ledger verify /root/ledger --key "$key" | tail -n 1)"
