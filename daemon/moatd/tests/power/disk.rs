@@ -19,6 +19,7 @@ use crate::site::Random;
 use crate::trace::Call;
 
 const SECTOR: usize = 512;
+const PAGE: usize = 4096;
 
 /// A file's bytes, with their digest once it was asked for.
 #[derive(Debug, Default, Clone)]
@@ -61,10 +62,10 @@ impl Image {
         image
     }
 
-    /// Lays it out in an empty folder.
+    /// Lays it out in a folder that holds none of it, but folders perhaps.
     pub(crate) fn write(&self, folder: &Path) {
         for path in &self.folders {
-            fs::create_dir(folder.join(path)).unwrap();
+            fs::create_dir_all(folder.join(path)).unwrap();
         }
         for (path, content) in &self.files {
             fs::write(folder.join(path), &content.bytes).unwrap();
@@ -283,13 +284,18 @@ impl Disk {
         self.image(|_, folder| folder.live.clone(), |file| file.live.clone())
     }
 
-    /// What is found after a kill in the middle of a call: a part of what it was writing. Nothing, where it is another.
+    /// What is found after a kill in the middle of a call: a part of what it was writing, where that is on more than one
+    /// page. Nothing, where it is another call: between two pages alone does the kernel look for a signal that kills.
     pub(crate) fn after_a_kill_within(&self, call: &Call, random: &mut Random) -> Option<Image> {
-        let Call::Written { path, at: Some(at), bytes, .. } = call else { return None };
-        let part = random.below(bytes.len() as u64) as usize;
+        let Call::Written { path, fd, at, bytes } = call else { return None };
+        let place = self.places.get(&(self.known(path), *fd));
+        let at = at.or_else(|| place.filter(|place| !place.append).map(|place| place.at))? as usize;
+        let pages = (at / PAGE + 1)..(at + bytes.len()).div_ceil(PAGE);
+        let page = pages.start + random.below(pages.len().max(1) as u64) as usize;
+        let part = pages.contains(&page).then(|| page * PAGE - at)?;
         let mut image = self.after_a_kill();
         let mut written = image.files.get(path)?.bytes.clone();
-        Change::Write { at: *at as usize, bytes: bytes[..part].to_vec() }.make(&mut written);
+        Change::Write { at, bytes: bytes[..part].to_vec() }.make(&mut written);
         image.files.insert(path.clone(), Content::of(written));
         Some(image)
     }
@@ -317,15 +323,6 @@ impl Disk {
             |_, folder| names(&mut draws, folder),
             |file| if file.pending.is_empty() { file.durable.clone() } else { file.after_a_cut(&mut others) },
         )
-    }
-
-    /// How many changes are not on the disk for certain.
-    pub(crate) fn pending(&self) -> usize {
-        let pending = |node: &Node| match node {
-            Node::File(file) => file.pending.len(),
-            Node::Folder(folder) => folder.pending.len(),
-        };
-        self.nodes.iter().map(pending).sum()
     }
 
     fn image(

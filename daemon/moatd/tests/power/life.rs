@@ -17,6 +17,9 @@ use crate::trace::CALLS;
 /// The entries of a site that must last; the witness is on a medium of its own.
 pub(crate) const ROOTS: [&str; 3] = ["state", "witness", "exports"];
 
+/// How often the company's folder changes, and once more.
+const REVISIONS: usize = 9;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a life left, beside the traces.
@@ -33,7 +36,7 @@ pub(crate) struct Recording {
 }
 
 /// Adds what these lives need to a site's settings.
-pub(crate) fn settle(site: &Site) {
+fn settle(site: &Site) {
     fs::create_dir(site.path("witness")).unwrap();
     let settings = fs::read_to_string(site.path("moat.toml")).unwrap();
     let witness = site.path("witness/checkpoints").display().to_string();
@@ -42,7 +45,7 @@ pub(crate) fn settle(site: &Site) {
 }
 
 /// The company's folder at one time.
-pub(crate) fn documents(revision: usize) -> BTreeMap<String, String> {
+fn documents(revision: usize) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for index in 0..24 {
         let version = if index % 4 == revision % 4 { revision } else { 0 };
@@ -67,7 +70,7 @@ pub(crate) fn documents(revision: usize) -> BTreeMap<String, String> {
 }
 
 /// Brings the company's folder from one time to another.
-pub(crate) fn put(site: &Site, documents: &BTreeMap<String, String>) {
+fn put(site: &Site, documents: &BTreeMap<String, String>) {
     let mut left = vec![site.path("documents")];
     while let Some(path) = left.pop() {
         if path.is_dir() {
@@ -87,8 +90,8 @@ pub(crate) fn put(site: &Site, documents: &BTreeMap<String, String>) {
 }
 
 /// The recipe of the `number`th run.
-pub(crate) fn recipe(number: u64) -> Recipe {
-    let mut recipe = tiny_recipe(if number == 1 { 80 } else { 30 });
+fn recipe(number: u64) -> Recipe {
+    let mut recipe = tiny_recipe(if number == 1 { 120 } else { 36 });
     recipe.train.checkpoint_every = if number == 1 { 10 } else { 3 };
     recipe.seed = number;
     recipe
@@ -96,21 +99,45 @@ pub(crate) fn recipe(number: u64) -> Recipe {
 
 struct Life<'a> {
     site: &'a mut Site,
-    folder: &'a Path,
+    /// Where the recording goes, where there is one.
+    folder: Option<&'a Path>,
     recording: Recording,
 }
 
+/// What installing leaves: empty folders.
+pub(crate) fn installed() -> Image {
+    let folders = ROOTS.iter().filter(|root| **root != "state").map(Into::into).collect();
+    Image { folders, files: BTreeMap::new() }
+}
+
 /// Lives, and leaves the recording in an empty folder. Gives what lay on the disk at the end.
-pub(crate) fn record(folder: &Path) -> (Recording, Image) {
+pub(crate) fn record(folder: &Path) -> Image {
+    lived(Some(folder), &installed(), |life| life.live())
+}
+
+/// Has a daemon go on from what was left, with the company's folder as it was then, until every run is done with the
+/// weights that it has to have. Leaves a recording where a folder for it is given.
+pub(crate) fn go_on(
+    folder: Option<&Path>,
+    left: &Image,
+    revision: usize,
+    weights: &BTreeMap<String, Digest>,
+) -> Image {
+    lived(folder, left, |life| life.go_on(revision, weights))
+}
+
+fn lived(folder: Option<&Path>, beginning: &Image, live: impl FnOnce(&mut Life<'_>)) -> Image {
     let mut site = Site::new();
     settle(&site);
+    beginning.write(&site.path(""));
     let path = fs::canonicalize(site.path("")).unwrap();
     let recording = Recording { site: path, traces: 0, scans: Vec::new(), weights: BTreeMap::new() };
     let mut life = Life { site: &mut site, folder, recording };
-    life.live();
-    let recording = life.recording;
-    fs::write(folder.join("recording.json"), serde_json::to_vec(&recording).unwrap()).unwrap();
-    (recording, Image::read(&site.path(""), &ROOTS))
+    live(&mut life);
+    if let Some(folder) = folder {
+        fs::write(folder.join("recording.json"), serde_json::to_vec(&life.recording).unwrap()).unwrap();
+    }
+    Image::read(&site.path(""), &ROOTS)
 }
 
 impl Life<'_> {
@@ -142,25 +169,74 @@ impl Life<'_> {
         let folder = self.site.path("exports/model").display().to_string();
         let exported = self.ask(Request::Export { run: first, folder });
         assert!(matches!(exported, Reply::Exported(_)), "{exported:?}");
+        // Enough changes for the catalog's log to be taken over and begun anew.
+        for revision in 3..REVISIONS {
+            put(self.site, &documents(revision));
+            self.scan(revision);
+        }
 
         let second = self.start_run(2);
         self.train_until(&second, 9);
         self.site.kill();
         self.traced_to_the_end();
-        put(self.site, &documents(3));
         self.start();
         assert!(matches!(self.ask(Request::VaultSlotAdd { with: two_of_three }), Reply::Shares(_)));
+        self.train_until(&second, 18);
+        // Where the engine was quicker than the kill, the run is done.
+        self.site.kill_engine();
+        while is_active(self.run(&second)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.run(&second) == RunState::Failed {
+            assert!(matches!(self.ask(Request::RunResume { name: second.clone() }), Reply::Run(_)));
+        }
         self.finish(&second);
-        self.scan(3);
         self.site.end();
         self.traced_to_the_end();
     }
 
+    fn go_on(&mut self, revision: usize, weights: &BTreeMap<String, Digest>) {
+        put(self.site, &documents(revision));
+        self.start();
+        self.site.import_base();
+        self.scan(revision);
+        let Reply::Runs(runs) = self.ask(Request::Runs) else { panic!("no runs are told") };
+        if runs.is_empty() {
+            let name = self.start_run(1);
+            self.finish(&name);
+        }
+        for run in runs {
+            if matches!(self.run(&run.name), RunState::Stopped | RunState::Failed) {
+                assert!(matches!(self.ask(Request::RunResume { name: run.name.clone() }), Reply::Run(_)));
+            }
+            self.finish(&run.name);
+            assert_eq!(
+                self.recording.weights[&run.name], weights[&run.name],
+                "run {} has other weights",
+                run.name
+            );
+        }
+        self.site.end();
+        if self.folder.is_some() {
+            self.traced_to_the_end();
+        }
+    }
+
+    fn run(&self, name: &str) -> RunState {
+        match self.site.call(Request::Run { name: name.to_owned() }) {
+            Reply::Run(run) => run.state,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn trace(&self) -> PathBuf {
-        self.folder.join(format!("trace-{}", self.recording.traces))
+        self.folder.unwrap().join(format!("trace-{}", self.recording.traces))
     }
 
     fn start(&mut self) {
+        if self.folder.is_none() {
+            return self.site.start();
+        }
         self.recording.traces += 1;
         let trace = self.trace().display().to_string();
         let calls = format!("trace={CALLS}");
@@ -244,4 +320,8 @@ impl Life<'_> {
         };
         self.recording.weights.insert(run.name, run.outcome.unwrap().weights);
     }
+}
+
+fn is_active(state: RunState) -> bool {
+    !matches!(state, RunState::Done | RunState::Stopped | RunState::Failed)
 }

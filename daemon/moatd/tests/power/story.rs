@@ -7,7 +7,7 @@ use std::path::Path;
 use moat_contracts::{Dataset, DatasetId, Digest, Progress};
 use moat_protocol::control::{Base, Reply, Run, RunState, Seal, Update};
 
-use crate::disk::{Disk, Image};
+use crate::disk::Image;
 use crate::life::{ROOTS, Recording};
 use crate::trace::{Call, Trace};
 
@@ -16,6 +16,8 @@ pub(crate) type Documents = BTreeMap<String, Digest>;
 
 pub(crate) struct Story {
     pub(crate) recording: Recording,
+    /// What lay on the disk before anything was done.
+    pub(crate) beginning: Image,
     pub(crate) calls: Vec<Call>,
     /// Replies with the number of the call that sent them.
     told: Vec<(usize, Reply)>,
@@ -24,18 +26,17 @@ pub(crate) struct Story {
 }
 
 /// What was promised up to a moment, and what was about to be.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Told<'a> {
     /// Entries of the ledger.
     pub(crate) ledger: u64,
-    /// How the vault stood, and how it stood next.
-    pub(crate) vault: Option<&'a Seal>,
-    pub(crate) vault_next: Option<&'a Seal>,
+    /// How the vault stood when it was last told, and how it stood next.
+    pub(crate) seals: Vec<&'a Seal>,
     pub(crate) datasets: BTreeMap<DatasetId, &'a Dataset>,
     pub(crate) bases: Vec<&'a Base>,
     /// Runs by name, as last told of.
     pub(crate) runs: BTreeMap<&'a str, &'a Run>,
-    /// Runs that were said to be done, or stopped and nothing after that.
+    /// Runs that were said to be done.
     pub(crate) done: BTreeSet<&'a str>,
     /// The newest checkpoint told of, by run.
     pub(crate) checkpoints: BTreeMap<&'a str, u64>,
@@ -43,14 +44,13 @@ pub(crate) struct Told<'a> {
     pub(crate) exports: BTreeMap<String, &'a BTreeMap<String, Digest>>,
     /// Proofs that were handed out.
     pub(crate) receipts: Vec<&'a str>,
-    /// The company's folder as it was last told to be taken in, and how many such words there were.
-    pub(crate) documents: Option<&'a Documents>,
-    pub(crate) documents_next: Option<&'a Documents>,
+    /// How often it was told that the company's folder is taken in; how it was then, and how it was next.
     pub(crate) scans: usize,
+    pub(crate) documents: Vec<Option<&'a Documents>>,
 }
 
 impl Story {
-    pub(crate) fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path, beginning: Image) -> Self {
         let recording: Recording =
             serde_json::from_slice(&fs::read(folder.join("recording.json")).unwrap()).unwrap();
         let mut trace = Trace::new(&recording.site, &ROOTS);
@@ -72,28 +72,33 @@ impl Story {
             after = found.unwrap_or_else(|| panic!("the trace lacks the answer {reply:?}")).0 + 1;
             scans.push((after - 1, documents.clone()));
         }
-        Self { recording, calls, told, scans }
+        Self { recording, beginning, calls, told, scans }
     }
 
-    /// The disk before anything was done: empty folders that installing makes.
-    pub(crate) fn beginning(&self) -> Disk {
-        let folders = ROOTS.iter().filter(|root| **root != "state").map(Into::into).collect();
-        Disk::of(&Image { folders, files: BTreeMap::new() })
-    }
-
-    /// What was told with the first so many calls.
-    pub(crate) fn told_after(&self, calls: usize) -> Told<'_> {
-        let mut told = Told { scans: self.scans.partition_point(|(at, _)| *at < calls), ..Told::default() };
-        let documents = |number: usize| self.scans.get(number).map(|(_, documents)| documents);
-        told.documents = told.scans.checked_sub(1).and_then(documents);
-        told.documents_next = documents(told.scans);
+    /// What was told with the first so many calls, beside what had been told before.
+    pub(crate) fn told_after<'a>(&'a self, calls: usize, before: &Told<'a>) -> Told<'a> {
+        let mut told = before.clone();
+        let (mut last, mut next) = (None, None);
         for (at, reply) in &self.told {
             if *at < calls {
                 told.hear(reply);
-            } else if let Some(seal) = seal(reply).filter(|seal| told.vault != Some(*seal)) {
-                told.vault_next.get_or_insert(seal);
+                last = seal(reply).or(last);
+            } else if let Some(seal) = seal(reply).filter(|seal| last.is_some_and(|last| last != *seal)) {
+                next.get_or_insert(seal);
             }
         }
+        if last.is_some() {
+            told.seals = last.into_iter().chain(next).collect();
+        }
+        let scans = self.scans.partition_point(|(at, _)| *at < calls);
+        let documents = |number: usize| self.scans.get(number).map(|(_, documents)| documents);
+        told.scans += scans;
+        match scans.checked_sub(1) {
+            Some(last) => told.documents = vec![documents(last)],
+            None if before.documents.is_empty() => told.documents = vec![None],
+            None => {}
+        }
+        told.documents.extend(documents(scans).map(Some));
         told
     }
 }
@@ -108,7 +113,6 @@ fn seal(reply: &Reply) -> Option<&Seal> {
 
 impl<'a> Told<'a> {
     fn hear(&mut self, reply: &'a Reply) {
-        self.vault = seal(reply).or(self.vault);
         match reply {
             Reply::Status(status) => self.ledger = self.ledger.max(status.ledger),
             Reply::Dataset(dataset) => _ = self.datasets.insert(dataset.id, dataset),
@@ -125,7 +129,8 @@ impl<'a> Told<'a> {
             }
             Reply::Receipt(receipt) => self.receipts.push(receipt),
             Reply::Update(Update::Run { run, progress: Progress::Checkpoint { step } }) => {
-                self.checkpoints.insert(run, *step);
+                let newest = self.checkpoints.entry(run).or_default();
+                *newest = (*newest).max(*step);
             }
             _ => {}
         }

@@ -1,0 +1,214 @@
+//! States of a story, one after the other.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use moat_contracts::Digest;
+
+use crate::check::Checker;
+use crate::disk::{Disk, Image};
+use crate::laid_out;
+use crate::site::Random;
+use crate::story::{Story, Told};
+use crate::trace::Call;
+
+/// Faults after which nothing more is looked at.
+const MOST: usize = 8;
+/// Power cuts at each moment, in one round.
+const CUTS: u64 = 4;
+
+/// A state: what happened after how many calls, and which of the many.
+#[derive(Clone, Copy)]
+pub(crate) struct State {
+    how: How,
+    pub(crate) calls: usize,
+    seed: u64,
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    /// Killed between two calls.
+    Kill,
+    /// Killed within the next call.
+    Within,
+    /// The power was cut.
+    Cut,
+}
+
+impl How {
+    const ALL: [Self; 3] = [Self::Kill, Self::Within, Self::Cut];
+
+    fn word(self) -> &'static str {
+        ["kill", "within", "cut"][self as usize]
+    }
+}
+
+impl State {
+    pub(crate) fn cut(calls: usize, seed: u64) -> Self {
+        Self { how: How::Cut, calls, seed }
+    }
+
+    pub(crate) fn parse(name: &str) -> Self {
+        let words: Vec<&str> = name.split(' ').collect();
+        let how = How::ALL.into_iter().find(|how| how.word() == words[0]).unwrap();
+        Self { how, calls: words[1].parse().unwrap(), seed: words[2].parse().unwrap() }
+    }
+
+    /// What is found then, where this state can be.
+    fn image(&self, disk: &Disk, next: Option<&Call>) -> Option<Image> {
+        let mut random = Random(self.seed.wrapping_mul(0x9E37_79B9) ^ self.calls as u64);
+        match self.how {
+            How::Kill => Some(disk.after_a_kill()),
+            How::Within => next.and_then(|call| disk.after_a_kill_within(call, &mut random)),
+            How::Cut => Some(disk.after_a_cut(&mut random)),
+        }
+    }
+}
+
+pub(crate) struct Survey<'a> {
+    of: String,
+    pub(crate) story: &'a Story,
+    checker: &'a Checker<'a>,
+    before: &'a Told<'a>,
+    tried: [usize; 3],
+    distinct: HashSet<Digest>,
+    faults: Vec<String>,
+}
+
+impl<'a> Survey<'a> {
+    /// Of a story, before which something had been told already.
+    pub(crate) fn new(of: &str, story: &'a Story, checker: &'a Checker<'a>, before: &'a Told<'a>) -> Self {
+        let (tried, distinct, faults) = ([0; 3], HashSet::new(), Vec::new());
+        Self { of: of.to_owned(), story, checker, before, tried, distinct, faults }
+    }
+
+    pub(crate) fn name(&self, state: &State) -> String {
+        format!("{} {} {} {}", self.of, state.how.word(), state.calls, state.seed)
+    }
+
+    pub(crate) fn told(&self, calls: usize) -> Told<'a> {
+        self.story.told_after(calls, self.before)
+    }
+
+    /// A state by itself, where it can be.
+    pub(crate) fn image(&self, state: &State) -> Option<Image> {
+        let mut disk = Disk::of(&self.story.beginning);
+        self.story.calls[..state.calls].iter().for_each(|call| disk.apply(call));
+        state.image(&disk, self.story.calls.get(state.calls))
+    }
+
+    /// Looks at a state by itself; what fails is left to be looked at.
+    pub(crate) fn look(&mut self, state: &State) {
+        let image = self.image(state).unwrap();
+        self.check(state, &image, &self.told(state.calls));
+        if !self.faults.is_empty() {
+            println!("it is left in {}", laid_out(&image).keep().display());
+        }
+    }
+
+    /// Looks at rounds of states until so many different ones were seen.
+    pub(crate) fn look_until(&mut self, distinct: usize) {
+        for round in 0.. {
+            self.look_at_each(round);
+            if self.distinct.len() >= distinct {
+                return;
+            }
+            assert!(round < 20, "the life has too few states: {}", self.distinct.len());
+        }
+    }
+
+    /// Looks at every moment: the kills in the first round, and power cuts that are others in each round.
+    pub(crate) fn look_at_each(&mut self, round: u64) {
+        let mut disk = Disk::of(&self.story.beginning);
+        for calls in 0..=self.story.calls.len() {
+            if let Some(last) = calls.checked_sub(1) {
+                disk.apply(&self.story.calls[last]);
+                if !changes(&self.story.calls[last]) {
+                    continue;
+                }
+            }
+            let told = self.told(calls);
+            let kills = [How::Kill, How::Within].into_iter().filter(|_| round == 0);
+            let kills = kills.map(|how| State { how, calls, seed: 0 });
+            let cuts = (round * CUTS..(round + 1) * CUTS).map(|seed| State::cut(calls, seed));
+            for state in kills.chain(cuts) {
+                if let Some(image) = state.image(&disk, self.story.calls.get(calls)) {
+                    self.check(&state, &image, &told);
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, state: &State, image: &Image, told: &Told<'_>) {
+        self.tried[state.how as usize] += 1;
+        self.distinct.insert(image.digest());
+        if let Err(fault) = self.checker.check(image, told) {
+            println!("{}: {fault}", self.name(state));
+            self.faults.push(self.name(state));
+            assert!(self.faults.len() < MOST, "too many faults; MOAT_POWER={:?} shows one", self.faults[0]);
+        }
+    }
+
+    /// Says what was looked at, and fails where anything was found.
+    pub(crate) fn tell(&self) {
+        let [kills, within, cuts] = self.tried;
+        let (all, distinct) = (kills + within + cuts, self.distinct.len());
+        println!(
+            "{}: {all} states, {distinct} of them distinct: {kills} kills between calls, {within} within one, {cuts} power cuts",
+            self.of
+        );
+        assert!(self.faults.is_empty(), "MOAT_POWER={:?} shows one", self.faults[0]);
+    }
+}
+
+/// Whether a call changes what may be found.
+fn changes(call: &Call) -> bool {
+    !matches!(call, Call::Sent(_) | Call::Moved { .. })
+}
+
+/// Whether a call writes the catalog's own file from its log.
+pub(crate) fn takes_the_log_over(call: &Call) -> bool {
+    matches!(call, Call::Written { path, .. } if path == Path::new("state/catalog.db"))
+}
+
+/// Whether a call begins the catalog's log.
+pub(crate) fn begins_the_log_anew(call: &Call) -> bool {
+    matches!(call, Call::Written { path, at: Some(0), .. } if path == Path::new("state/catalog.db-wal"))
+}
+
+/// Shows that the states would tell: without the syncs of any one kind, something that was acknowledged is lost.
+pub(crate) fn missing_syncs_are_noticed(life: &Story, checker: &Checker<'_>) {
+    for (kind, of) in KINDS {
+        let left_out = |call: &Call| matches!(call, Call::Synced { path, .. } if of(&path.to_string_lossy()));
+        let times = life.calls.iter().filter(|call| left_out(call)).count();
+        assert!(times > 0, "nothing syncs {kind}");
+        let (mut disk, nothing) = (Disk::of(&life.beginning), Told::default());
+        let lost = life.calls.iter().enumerate().find_map(|(number, call)| {
+            let synced = Call::Sent(Vec::new());
+            disk.apply(if left_out(call) { &synced } else { call });
+            let told = life.told_after(number + 1, &nothing);
+            let states = (0..CUTS).map(|seed| State::cut(number + 1, seed));
+            let mut images = states.filter_map(|state| state.image(&disk, None));
+            images.find_map(|image| checker.check(&image, &told).err())
+        });
+        let lost = lost.unwrap_or_else(|| panic!("{times} syncs of {kind} are for nothing"));
+        println!("without the {times} syncs of {kind}: {lost}");
+    }
+}
+
+/// Whose syncs each kind of loss hangs on.
+const KINDS: [(&str, fn(&str) -> bool); 13] = [
+    ("the state folder", |path| path == "" || path == "state"),
+    ("the vault's file", |path| path == "state/vault/root.draft"),
+    ("the vault's folder", |path| path == "state/vault"),
+    ("the ledger's entries", |path| path.starts_with("state/ledger/entries/")),
+    ("the ledger's folders", |path| path == "state/ledger" || path == "state/ledger/entries"),
+    ("the ledger's checkpoints", |path| path.starts_with("state/ledger/checkpoints")),
+    ("the catalog's log", |path| path == "state/catalog.db-wal"),
+    ("the catalog's file", |path| path == "state/catalog.db"),
+    ("a base's files", |path| path.starts_with("state/bases/.import-tiny")),
+    ("the store of bases", |path| path == "state/bases"),
+    ("the folder of runs", |path| path == "state/runs"),
+    ("what a run seals", |path| path.starts_with("state/runs/") && path.ends_with(".draft")),
+    ("an export's files", |path| path.starts_with("exports/.model.unfinished/")),
+];
