@@ -88,6 +88,7 @@ impl Image {
     }
 }
 
+#[derive(Clone)]
 enum Change {
     Write { at: usize, bytes: Vec<u8> },
     Length(usize),
@@ -100,7 +101,7 @@ enum Step {
     Moved(OsString, OsString),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct FileNode {
     /// What is on the disk for certain.
     durable: Arc<Content>,
@@ -110,31 +111,35 @@ struct FileNode {
     pending: Vec<(usize, Change)>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct FolderNode {
     durable: BTreeMap<OsString, usize>,
     live: BTreeMap<OsString, usize>,
     pending: Vec<(usize, Step)>,
 }
 
+#[derive(Clone)]
 enum Node {
     File(FileNode),
     Folder(FolderNode),
 }
 
 /// Where a descriptor stands in a file.
+#[derive(Clone)]
 struct Place {
     at: u64,
     append: bool,
 }
 
+#[derive(Clone)]
 pub(crate) struct Disk {
     nodes: Vec<Node>,
     /// By file and descriptor. Two processes that write one file through descriptors of one number would share a place:
     /// what is read back at the end shows that none do.
     places: HashMap<(usize, u32), Place>,
-    /// How many events it was told.
-    pub(crate) events: usize,
+    /// How many events it was told, and how many of them before the story that is being told.
+    events: usize,
+    before: usize,
 }
 
 const ROOT: usize = 0;
@@ -142,8 +147,12 @@ const ROOT: usize = 0;
 impl Disk {
     /// A disk on which this lies, all of it synced.
     pub(crate) fn of(image: &Image) -> Self {
-        let mut disk =
-            Self { nodes: vec![Node::Folder(FolderNode::default())], places: HashMap::new(), events: 0 };
+        let mut disk = Self {
+            nodes: vec![Node::Folder(FolderNode::default())],
+            places: HashMap::new(),
+            events: 0,
+            before: 0,
+        };
         for path in &image.folders {
             disk.create(path, Node::Folder(FolderNode::default()));
         }
@@ -157,6 +166,12 @@ impl Disk {
             }
         }
         disk
+    }
+
+    /// The same disk, after a kill, for the story that begins then: what is not synced yet is still not.
+    pub(crate) fn after_this(mut self) -> Self {
+        self.before = self.events;
+        self
     }
 
     /// Does what the next call did.
@@ -200,7 +215,7 @@ impl Disk {
             }
             Call::Synced { path, since } => {
                 let node = self.known(path);
-                self.sync(node, *since);
+                self.sync(node, self.before + *since);
             }
             Call::Renamed { from, to } => {
                 assert_eq!(from.parent(), to.parent(), "a rename from folder to folder is not modelled");

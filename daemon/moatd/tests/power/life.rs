@@ -18,7 +18,7 @@ use crate::trace::CALLS;
 pub(crate) const ROOTS: [&str; 3] = ["state", "witness", "exports"];
 
 /// How often the company's folder changes, and once more.
-const REVISIONS: usize = 9;
+pub(crate) const REVISIONS: usize = 9;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -110,24 +110,40 @@ pub(crate) fn installed() -> Image {
     Image { folders, files: BTreeMap::new() }
 }
 
-/// Lives, and leaves the recording in an empty folder. Gives what lay on the disk at the end.
-pub(crate) fn record(folder: &Path) -> Image {
-    lived(Some(folder), &installed(), |life| life.live())
+/// Lives, and leaves the recording in an empty folder. Gives what lay on the disk at the end, and the site, in which the
+/// company's folder is as it was last.
+pub(crate) fn record(folder: &Path) -> (Image, Site) {
+    lived(Site::new(), Some(folder), &installed(), |life| life.live())
 }
 
 /// Has a daemon go on from what was left, with the company's folder as it was then, until every run is done with the
-/// weights that it has to have. Leaves a recording where a folder for it is given.
+/// weights that it has to have. Leaves a recording where a folder for it is given. Where the company's folder is as it was
+/// at the end of the life, that one is taken, since a copy has other inodes and is read again.
 pub(crate) fn go_on(
     folder: Option<&Path>,
     left: &Image,
     revision: usize,
+    company: &Path,
     weights: &BTreeMap<String, Digest>,
 ) -> Image {
-    lived(folder, left, |life| life.go_on(revision, weights))
+    let site = Site::new();
+    if revision + 1 == REVISIONS {
+        let settings = fs::read_to_string(site.path("moat.toml")).unwrap();
+        let own = site.path("documents").display().to_string();
+        let settings = settings.replace(&own, &company.display().to_string());
+        fs::write(site.path("moat.toml"), settings).unwrap();
+    } else {
+        put(&site, &documents(revision));
+    }
+    lived(site, folder, left, |life| life.go_on(revision, weights)).0
 }
 
-fn lived(folder: Option<&Path>, beginning: &Image, live: impl FnOnce(&mut Life<'_>)) -> Image {
-    let mut site = Site::new();
+fn lived(
+    mut site: Site,
+    folder: Option<&Path>,
+    beginning: &Image,
+    live: impl FnOnce(&mut Life<'_>),
+) -> (Image, Site) {
     settle(&site);
     beginning.write(&site.path(""));
     let path = fs::canonicalize(site.path("")).unwrap();
@@ -137,7 +153,7 @@ fn lived(folder: Option<&Path>, beginning: &Image, live: impl FnOnce(&mut Life<'
     if let Some(folder) = folder {
         fs::write(folder.join("recording.json"), serde_json::to_vec(&life.recording).unwrap()).unwrap();
     }
-    Image::read(&site.path(""), &ROOTS)
+    (Image::read(&site.path(""), &ROOTS), site)
 }
 
 impl Life<'_> {
@@ -164,8 +180,6 @@ impl Life<'_> {
         assert!(matches!(self.ask(Request::VaultRotate), Reply::Seal(_)));
         assert!(matches!(self.ask(Request::VaultSlotRemove { id: 2 }), Reply::Seal(_)));
         self.finish(&first);
-        let receipt = self.ask(Request::LedgerReceipt { index: 3 });
-        assert!(matches!(receipt, Reply::Receipt(_)), "{receipt:?}");
         let folder = self.site.path("exports/model").display().to_string();
         let exported = self.ask(Request::Export { run: first, folder });
         assert!(matches!(exported, Reply::Exported(_)), "{exported:?}");
@@ -196,12 +210,15 @@ impl Life<'_> {
     }
 
     fn go_on(&mut self, revision: usize, weights: &BTreeMap<String, Digest>) {
-        put(self.site, &documents(revision));
         self.start();
         self.site.import_base();
         self.scan(revision);
+        let built = self.ask(Request::DatasetBuild { recipe: Box::new(recipe(1)) });
+        assert!(matches!(built, Reply::Dataset(_)), "{built:?}");
+        assert!(matches!(self.ask(Request::VaultRotate), Reply::Seal(_)));
         let Reply::Runs(runs) = self.ask(Request::Runs) else { panic!("no runs are told") };
-        if runs.is_empty() {
+        // A recorded life is held against keys that are known: it begins nothing new.
+        if runs.is_empty() && self.folder.is_none() {
             let name = self.start_run(1);
             self.finish(&name);
         }
@@ -293,6 +310,8 @@ impl Life<'_> {
         assert!(matches!(reply, Reply::Status(_)), "{reply:?}");
         let digests = documents(revision).into_iter().map(|(name, text)| (name, Digest::of(text.as_bytes())));
         self.recording.scans.push((reply, digests.collect()));
+        let receipt = self.ask(Request::LedgerReceipt { index: 0 });
+        assert!(matches!(receipt, Reply::Receipt(_)), "{receipt:?}");
     }
 
     fn start_run(&mut self, number: u64) -> String {

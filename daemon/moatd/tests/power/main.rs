@@ -55,9 +55,9 @@ fn kept() -> PathBuf {
 }
 
 /// Reads a recording, and shows that the model of the disk knows what was done to the real one.
-fn story(folder: &Path, beginning: &Image, lived: Option<&Image>) -> (Story, Image) {
-    let story = Story::read(folder, beginning.clone());
-    let mut disk = Disk::of(beginning);
+fn story(folder: &Path, beginning: Disk, lived: Option<&Image>) -> (Story, Image) {
+    let story = Story::read(folder, beginning);
+    let mut disk = story.beginning.clone();
     story.calls.iter().for_each(|call| disk.apply(call));
     let end = disk.after_a_kill();
     if let Some(lived) = lived {
@@ -87,7 +87,8 @@ fn ten_thousand_kills_and_power_cuts_lose_nothing_acknowledged() {
         drop(fs::remove_dir_all(kept()));
         life::record(&fresh("life"))
     });
-    let (life, end) = story(&kept().join("life"), &life::installed(), lived.as_ref());
+    let (life, end) =
+        story(&kept().join("life"), Disk::of(&life::installed()), lived.as_ref().map(|(image, _)| image));
     let credentials = memory();
     fs::write(credentials.path().join("moat-kek"), [7; 32]).unwrap();
     let parts = Parts::new(credentials.path(), &end);
@@ -97,6 +98,8 @@ fn ten_thousand_kills_and_power_cuts_lose_nothing_acknowledged() {
     if let Some(wanted) = wanted {
         return replay(&wanted, &parts, &mut survey);
     }
+    let site = lived.unwrap().1;
+    let company = site.path("documents");
     println!("a life of {} calls, {:.0?}", life.calls.len(), began.elapsed());
     let [overwritten, begun] =
         [survey::takes_the_log_over, survey::begins_the_log_anew].map(|is| life.calls.iter().rposition(is));
@@ -108,24 +111,29 @@ fn ten_thousand_kills_and_power_cuts_lose_nothing_acknowledged() {
     for number in 0..STARTS {
         let state = State::cut(life.calls.len() * (number + 1) / (STARTS + 1), number as u64);
         let recorded = number % (STARTS / RECOVERIES) == STARTS / RECOVERIES - 1;
-        start(&state, recorded, &parts, &survey);
+        start(&state, recorded, &company, &parts, &survey);
     }
     println!("{STARTS} states were gone on from, {:.0?}", began.elapsed());
+    let unsynced = survey::unsynced(&life);
+    unsynced.iter().for_each(|state| start(state, true, &company, &parts, &survey));
+    println!("and {} between a change and its sync, {:.0?}", unsynced.len(), began.elapsed());
     survey::missing_syncs_are_noticed(&life, &checker);
     println!("{:.0?}", began.elapsed());
 }
 
 /// Starts a daemon on a state; where that is recorded, cuts off what it does, too.
-fn start(state: &State, recorded: bool, parts: &Parts, life: &Survey<'_>) {
-    let left = life.image(state).unwrap();
+fn start(state: &State, recorded: bool, company: &Path, parts: &Parts, life: &Survey<'_>) {
+    let left = life.left(state);
     let told = life.told(state.calls);
     let weights = &life.story.recording.weights;
     println!("going on from {}", life.name(state));
     let name = life.name(state).replace(' ', "-");
     let folder = recorded.then(|| fresh(&name));
-    let lived = life::go_on(folder.as_deref(), &left, told.scans.saturating_sub(1), weights);
+    // As it was last told to be taken in; at the end it may be on its way.
+    let revision = if told.scans + 1 == life::REVISIONS { told.scans } else { told.scans.saturating_sub(1) };
+    let lived = life::go_on(folder.as_deref(), &left.after_a_kill(), revision, company, weights);
     if let Some(folder) = folder {
-        let (recovery, end) = story(&folder, &left, Some(&lived));
+        let (recovery, end) = story(&folder, left, Some(&lived));
         let checker = Checker::new(parts, &end);
         let mut survey = Survey::new(&name, &recovery, &checker, &told);
         survey.look_at_each(0);
@@ -143,7 +151,7 @@ fn replay(wanted: &str, parts: &Parts, life: &mut Survey<'_>) {
     }
     // A recovery is named by the state of the life that it began with.
     let first = State::parse(&story_name.split_once('-').unwrap().1.replace('-', " "));
-    let (recovery, end) = story(&kept().join(story_name), &life.image(&first).unwrap(), None);
+    let (recovery, end) = story(&kept().join(story_name), life.left(&first), None);
     let (checker, told) = (Checker::new(parts, &end), life.told(first.calls));
     let mut survey = Survey::new(story_name, &recovery, &checker, &told);
     survey.look(&state);

@@ -7,7 +7,7 @@ use std::path::Path;
 use moat_contracts::{Dataset, DatasetId, Digest, Progress};
 use moat_protocol::control::{Base, Reply, Run, RunState, Seal, Update};
 
-use crate::disk::Image;
+use crate::disk::Disk;
 use crate::life::{ROOTS, Recording};
 use crate::trace::{Call, Trace};
 
@@ -16,13 +16,13 @@ pub(crate) type Documents = BTreeMap<String, Digest>;
 
 pub(crate) struct Story {
     pub(crate) recording: Recording,
-    /// What lay on the disk before anything was done.
-    pub(crate) beginning: Image,
+    /// The disk before anything was done.
+    pub(crate) beginning: Disk,
     pub(crate) calls: Vec<Call>,
     /// Replies with the number of the call that sent them.
     told: Vec<(usize, Reply)>,
     /// The company's folder as scans found it, with the number of the call that said so.
-    scans: Vec<(usize, Documents)>,
+    pub(crate) scans: Vec<(usize, Documents)>,
 }
 
 /// What was promised up to a moment, and what was about to be.
@@ -50,7 +50,7 @@ pub(crate) struct Told<'a> {
 }
 
 impl Story {
-    pub(crate) fn read(folder: &Path, beginning: Image) -> Self {
+    pub(crate) fn read(folder: &Path, beginning: Disk) -> Self {
         let recording: Recording =
             serde_json::from_slice(&fs::read(folder.join("recording.json")).unwrap()).unwrap();
         let mut trace = Trace::new(&recording.site, &ROOTS);

@@ -1,6 +1,6 @@
 //! States of a story, one after the other.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use moat_contracts::Digest;
@@ -15,7 +15,7 @@ use crate::trace::Call;
 /// Faults after which nothing more is looked at.
 const MOST: usize = 8;
 /// Power cuts at each moment, in one round.
-const CUTS: u64 = 4;
+const CUTS: u64 = 6;
 
 /// A state: what happened after how many calls, and which of the many.
 #[derive(Clone, Copy)]
@@ -46,6 +46,10 @@ impl How {
 impl State {
     pub(crate) fn cut(calls: usize, seed: u64) -> Self {
         Self { how: How::Cut, calls, seed }
+    }
+
+    pub(crate) fn kill(calls: usize) -> Self {
+        Self { how: How::Kill, calls, seed: 0 }
     }
 
     pub(crate) fn parse(name: &str) -> Self {
@@ -92,9 +96,21 @@ impl<'a> Survey<'a> {
 
     /// A state by itself, where it can be.
     pub(crate) fn image(&self, state: &State) -> Option<Image> {
-        let mut disk = Disk::of(&self.story.beginning);
+        state.image(&self.disk(state), self.story.calls.get(state.calls))
+    }
+
+    /// The disk on which a daemon goes on from a state. After a kill what was not synced still is not.
+    pub(crate) fn left(&self, state: &State) -> Disk {
+        match state.how {
+            How::Kill => self.disk(state).after_this(),
+            _ => Disk::of(&self.image(state).unwrap()),
+        }
+    }
+
+    fn disk(&self, state: &State) -> Disk {
+        let mut disk = self.story.beginning.clone();
         self.story.calls[..state.calls].iter().for_each(|call| disk.apply(call));
-        state.image(&disk, self.story.calls.get(state.calls))
+        disk
     }
 
     /// Looks at a state by itself; what fails is left to be looked at.
@@ -119,7 +135,7 @@ impl<'a> Survey<'a> {
 
     /// Looks at every moment: the kills in the first round, and power cuts that are others in each round.
     pub(crate) fn look_at_each(&mut self, round: u64) {
-        let mut disk = Disk::of(&self.story.beginning);
+        let mut disk = self.story.beginning.clone();
         for calls in 0..=self.story.calls.len() {
             if let Some(last) = calls.checked_sub(1) {
                 disk.apply(&self.story.calls[last]);
@@ -176,13 +192,44 @@ pub(crate) fn begins_the_log_anew(call: &Call) -> bool {
     matches!(call, Call::Written { path, at: Some(0), .. } if path == Path::new("state/catalog.db-wal"))
 }
 
+/// Kills between a change and the sync that makes it last, one or a few for each kind of thing: whoever goes on from there
+/// finds something that a power cut may still take. What is thrown away at the next start is left out.
+pub(crate) fn unsynced(life: &Story) -> Vec<State> {
+    let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (number, pair) in life.calls.windows(2).enumerate() {
+        let changed = match &pair[0] {
+            Call::Written { path, .. } => path,
+            Call::Renamed { to, .. } => to,
+            _ => continue,
+        };
+        let Call::Synced { path: synced, .. } = &pair[1] else { continue };
+        let name = changed.to_string_lossy();
+        let thrown_away = name.ends_with(".draft")
+            || name.ends_with(".new")
+            || name.contains("unfinished/")
+            || name.contains("/.");
+        if (synced == changed || Some(synced.as_path()) == changed.parent()) && !thrown_away {
+            let kind: String = name.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+            kinds.entry(kind).or_default().push(number + 1);
+        }
+    }
+    let mut picked: BTreeSet<usize> = BTreeSet::new();
+    for moments in kinds.values() {
+        picked.extend([moments[0], moments[moments.len() / 2]]);
+    }
+    // And the last of the commits by which the company's folder was taken in as it is at the end.
+    let last = life.scans.last().unwrap().0;
+    picked.extend(kinds["state/catalog.db-wal"].iter().filter(|moment| **moment < last).next_back());
+    picked.into_iter().map(State::kill).collect()
+}
+
 /// Shows that the states would tell: without the syncs of any one kind, something that was acknowledged is lost.
 pub(crate) fn missing_syncs_are_noticed(life: &Story, checker: &Checker<'_>) {
     for (kind, of) in KINDS {
         let left_out = |call: &Call| matches!(call, Call::Synced { path, .. } if of(&path.to_string_lossy()));
         let times = life.calls.iter().filter(|call| left_out(call)).count();
         assert!(times > 0, "nothing syncs {kind}");
-        let (mut disk, nothing) = (Disk::of(&life.beginning), Told::default());
+        let (mut disk, nothing) = (life.beginning.clone(), Told::default());
         let lost = life.calls.iter().enumerate().find_map(|(number, call)| {
             let synced = Call::Sent(Vec::new());
             disk.apply(if left_out(call) { &synced } else { call });
