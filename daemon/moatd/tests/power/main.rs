@@ -136,7 +136,7 @@ fn start(state: &State, recorded: bool, company: &Path, parts: &Parts, life: &Su
         let (recovery, end) = story(&folder, left, Some(&lived));
         let checker = Checker::new(parts, &end);
         let mut survey = Survey::new(&name, &recovery, &checker, &told);
-        survey.look_at_each(0);
+        survey.look_at_each(0..2);
         survey.tell();
     }
 }

@@ -1,6 +1,7 @@
 //! States of a story, one after the other.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::path::Path;
 
 use moat_contracts::Digest;
@@ -14,7 +15,7 @@ use crate::trace::Call;
 
 /// Faults after which nothing more is looked at.
 const MOST: usize = 8;
-/// Power cuts at each moment, in one round.
+/// Power cuts at each moment of the life, in one round.
 const CUTS: u64 = 6;
 
 /// A state: what happened after how many calls, and which of the many.
@@ -125,7 +126,7 @@ impl<'a> Survey<'a> {
     /// Looks at rounds of states until so many different ones were seen.
     pub(crate) fn look_until(&mut self, distinct: usize) {
         for round in 0.. {
-            self.look_at_each(round);
+            self.look_at_each(round * CUTS..(round + 1) * CUTS);
             if self.distinct.len() >= distinct {
                 return;
             }
@@ -133,8 +134,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Looks at every moment: the kills in the first round, and power cuts that are others in each round.
-    pub(crate) fn look_at_each(&mut self, round: u64) {
+    /// Looks at every moment: power cuts with these seeds, and with the first of them the kills.
+    pub(crate) fn look_at_each(&mut self, seeds: Range<u64>) {
         let mut disk = self.story.beginning.clone();
         for calls in 0..=self.story.calls.len() {
             if let Some(last) = calls.checked_sub(1) {
@@ -144,9 +145,9 @@ impl<'a> Survey<'a> {
                 }
             }
             let told = self.told(calls);
-            let kills = [How::Kill, How::Within].into_iter().filter(|_| round == 0);
+            let kills = [How::Kill, How::Within].into_iter().filter(|_| seeds.start == 0);
             let kills = kills.map(|how| State { how, calls, seed: 0 });
-            let cuts = (round * CUTS..(round + 1) * CUTS).map(|seed| State::cut(calls, seed));
+            let cuts = seeds.clone().map(|seed| State::cut(calls, seed));
             for state in kills.chain(cuts) {
                 if let Some(image) = state.image(&disk, self.story.calls.get(calls)) {
                     self.check(&state, &image, &told);
