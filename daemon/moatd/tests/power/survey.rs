@@ -183,6 +183,14 @@ fn changes(call: &Call) -> bool {
     !matches!(call, Call::Sent(_) | Call::Moved { .. })
 }
 
+/// The file or name that a call changes, where it is one that can be synced.
+fn changed(call: &Call) -> Option<&Path> {
+    match call {
+        Call::Written { path, .. } | Call::Renamed { to: path, .. } => Some(path),
+        _ => None,
+    }
+}
+
 /// Whether a call writes the catalog's own file from its log.
 pub(crate) fn takes_the_log_over(call: &Call) -> bool {
     matches!(call, Call::Written { path, .. } if path == Path::new("state/catalog.db"))
@@ -197,25 +205,24 @@ pub(crate) fn begins_the_log_anew(call: &Call) -> bool {
 /// finds something that a power cut may still take. What is thrown away at the next start is left out.
 pub(crate) fn unsynced(life: &Story) -> Vec<State> {
     let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (number, pair) in life.calls.windows(2).enumerate() {
-        let changed = match &pair[0] {
-            Call::Written { path, .. } => path,
-            Call::Renamed { to, .. } => to,
-            _ => continue,
-        };
-        let Call::Synced { path: synced, .. } = &pair[1] else { continue };
+    for (number, call) in life.calls.iter().enumerate() {
+        let Some(changed) = changed(call) else { continue };
         let name = changed.to_string_lossy();
-        let thrown_away = name.ends_with(".draft")
-            || name.ends_with(".new")
-            || name.contains("unfinished/")
-            || name.contains("/.");
-        if (synced == changed || Some(synced.as_path()) == changed.parent()) && !thrown_away {
+        let thrown_away = [".draft", ".new"].iter().any(|end| name.ends_with(end))
+            || ["unfinished/", "/."].iter().any(|part| name.contains(part));
+        let synced = |path: &Path| path == changed || Some(path) == changed.parent();
+        let soon = life.calls[number + 1..].iter().take(10).find_map(|next| match next {
+            Call::Synced { path, .. } if synced(path) => Some(true),
+            next => (self::changed(next) == Some(changed)).then_some(false),
+        });
+        if soon == Some(true) && !thrown_away {
             let kind: String = name.chars().filter(|letter| !letter.is_ascii_digit()).collect();
             kinds.entry(kind).or_default().push(number + 1);
         }
     }
     let mut picked: BTreeSet<usize> = BTreeSet::new();
-    for moments in kinds.values() {
+    for (kind, moments) in &kinds {
+        println!("{} kills between a change of {kind} and its sync", moments.len().min(2));
         picked.extend([moments[0], moments[moments.len() / 2]]);
     }
     // And the last of the commits by which the company's folder was taken in as it is at the end.
