@@ -72,6 +72,9 @@ pub(crate) struct Work {
     pub(crate) weights: Result<Digest, String>,
 }
 
+/// An export's files by name, with their sums.
+pub(crate) type Sums = BTreeMap<String, Digest>;
+
 /// A document's records: ordinal, id and verdict.
 type Rows = Vec<(u32, String, &'static str)>;
 
@@ -81,7 +84,7 @@ pub(crate) struct Parts {
     books: Seen<Books>,
     bases: Seen<BTreeMap<String, Digest>>,
     runs: Seen<BTreeMap<String, Work>>,
-    exports: Seen<BTreeMap<String, BTreeMap<String, Digest>>>,
+    exports: Seen<BTreeMap<String, Sums>>,
     /// What records a document of some bytes has: never others.
     rows: RefCell<HashMap<(String, Digest), Rows>>,
     /// What signs the ledger, and what opens the runs' folders; known from the life's end.
@@ -150,10 +153,7 @@ impl Parts {
     }
 
     /// The exports' sums by name.
-    pub(crate) fn exports(
-        &self,
-        image: &Image,
-    ) -> Result<Arc<BTreeMap<String, BTreeMap<String, Digest>>>, String> {
+    pub(crate) fn exports(&self, image: &Image) -> Result<Arc<BTreeMap<String, Sums>>, String> {
         seen(&self.exports, image, &EXPORTS, |folder| {
             let folder = folder.join("exports");
             let visible = names(&folder).into_iter().filter(|name| !name.starts_with('.'));

@@ -227,7 +227,7 @@ pub(crate) fn unsynced(life: &Story) -> Vec<State> {
     }
     // And the last of the commits by which the company's folder was taken in as it is at the end.
     let last = life.scans.last().unwrap().0;
-    picked.extend(kinds["state/catalog.db-wal"].iter().filter(|moment| **moment < last).next_back());
+    picked.extend(kinds["state/catalog.db-wal"].iter().rfind(|moment| **moment < last));
     picked.into_iter().map(State::kill).collect()
 }
 
@@ -251,9 +251,12 @@ pub(crate) fn missing_syncs_are_noticed(life: &Story, checker: &Checker<'_>) {
     }
 }
 
-/// Whose syncs each kind of loss hangs on.
-const KINDS: [(&str, fn(&str) -> bool); 13] = [
-    ("the state folder", |path| path == "" || path == "state"),
+/// Syncs of one kind, and whether a path is of those.
+type Kind = (&'static str, fn(&str) -> bool);
+
+/// On whose syncs something that is acknowledged hangs.
+const KINDS: [Kind; 13] = [
+    ("the state folder", |path| path.is_empty() || path == "state"),
     ("the vault's file", |path| path == "state/vault/root.draft"),
     ("the vault's folder", |path| path == "state/vault"),
     ("the ledger's entries", |path| path.starts_with("state/ledger/entries/")),
