@@ -125,9 +125,10 @@ impl Signer {
         let history = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let history = history.map_err(LedgerError::io("open", &path))?;
         if let Some(length) = cut {
-            let done = history.set_len(length).and_then(|()| history.sync_all());
-            done.map_err(LedgerError::io("cut", &path))?;
+            history.set_len(length).map_err(LedgerError::io("cut", &path))?;
         }
+        // Who was killed may not have come to this, and what is published below must not outlast its history.
+        history.sync_all().map_err(LedgerError::io("sync", &path))?;
         let length = history.metadata().map_err(LedgerError::io("read", &path))?.len();
         let current = folder.join(CURRENT);
         let newest = match fs::read_to_string(&current) {

@@ -235,7 +235,9 @@ fn torn(segment: &Segment, offset: u64) -> Result<Option<Torn>, LedgerError> {
     };
     let rest = read().map_err(io)?;
     let bytes = rest.len() as u64;
-    let lost = !ends(&rest) || rest.starts_with(&[0]) || rest.windows(2).any(|pair| pair == [0, 0]);
+    // A block may hold only the first byte of the write, or only the last.
+    let edge = rest.starts_with(&[0]) || rest.ends_with(&[0]);
+    let lost = !ends(&rest) || edge || rest.windows(2).any(|pair| pair == [0, 0]);
     // A later write may begin anywhere, since the end of the line before it may be among what is missing.
     let later = |at: usize| {
         let end = memchr::memchr(b'\n', &rest[at..]).map_or(rest.len(), |end| at + end + 1);

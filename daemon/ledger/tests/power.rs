@@ -56,6 +56,24 @@ fn a_power_cut_while_signing_leaves_all_before_it() {
     }
 }
 
+#[test]
+fn a_power_cut_that_takes_only_the_end_of_a_line_leaves_all_before_it() {
+    let folder = memory();
+    let lines = folder.path().join("entries").join(format!("{:020}.log", 0));
+    let ledger = Ledger::open(folder.path(), Some(&SEED)).unwrap();
+    ledger.append(&act(0, 0)).unwrap();
+    let hashes = fs::read(folder.path().join("hashes")).unwrap();
+    ledger.append(&act(1, 0)).unwrap();
+    drop(ledger);
+    let mut left = fs::read(&lines).unwrap();
+    // The end of the line was in a block of its own, of which only the file's length tells.
+    *left.last_mut().unwrap() = 0;
+    fs::write(&lines, &left).unwrap();
+    fs::write(folder.path().join("hashes"), hashes).unwrap();
+    assert!(verify(folder.path(), &key(), None).unwrap().is_sound());
+    assert_eq!(Ledger::open(folder.path(), Some(&SEED)).unwrap().size(), 1);
+}
+
 /// What a power cut can leave of the last write: any of its sectors lost, with or without the file's new length.
 fn lose_sectors(before: &[u8], after: &[u8], lost: u64, length: usize) -> Vec<u8> {
     let mut left = after[..length].to_vec();

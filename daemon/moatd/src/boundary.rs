@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -58,8 +59,7 @@ pub(crate) fn take(settings: &Settings) -> Result<Boundary, String> {
 fn paths(settings: &Settings) -> Result<Paths, String> {
     let daemon = &settings.daemon;
     for (folder, mode) in [(&daemon.state, 0o700), (&daemon.runtime, 0o755)] {
-        let made = fs::DirBuilder::new().recursive(true).mode(mode).create(folder);
-        made.map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+        make(folder, mode).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     }
     let mut read = settings.boundary.imports.clone();
     read.extend(settings.sandbox().map(Path::to_owned));
@@ -91,6 +91,13 @@ fn paths(settings: &Settings) -> Result<Paths, String> {
         EnginePlace::Sockets(folder) => (Vec::new(), vec![folder]),
     };
     Ok(Paths { read, write, execute, connect })
+}
+
+/// Makes a folder, and those above it, unless they are there: in a way that a power cut does not undo.
+fn make(folder: &Path, mode: u32) -> io::Result<()> {
+    let new: Vec<_> = folder.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    new.into_iter().filter_map(Path::parent).try_for_each(|above| fs::File::open(above)?.sync_all())
 }
 
 /// The folders beside a work tree that its repository consists of: a linked work tree's own and the common one

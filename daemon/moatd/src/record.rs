@@ -153,13 +153,14 @@ pub(crate) fn unseal(ledger: &Ledger, vault: &Vault) -> Result<(), Failure> {
 
 /// Signs the ledger as it stands, where anything was added since, and copies the checkpoint to the witness.
 pub(crate) fn checkpoint(ledger: &Ledger, witness: &Path) -> Result<(), LedgerError> {
-    let covered = ledger.last_checkpoint().map_or(0, |checkpoint| checkpoint.size);
-    if ledger.public_key().is_none() || covered == ledger.size() {
+    if ledger.public_key().is_none() {
         return Ok(());
     }
-    if witness.as_os_str().is_empty() {
+    if ledger.last_checkpoint().is_none_or(|checkpoint| checkpoint.size != ledger.size()) {
         ledger.checkpoint()?;
-    } else {
+    }
+    // Also where nothing is new: the witness's medium may have been away the last time.
+    if !witness.as_os_str().is_empty() {
         ledger.copy_checkpoint(witness)?;
     }
     Ok(())

@@ -308,7 +308,10 @@ async fn train(
     dataset: Dataset,
 ) -> Result<Ended<TrainOutcome>, Failure> {
     let output = daemon.state.run(&run.name);
-    std::fs::create_dir_all(&output).map_err(|error| {
+    // What the engine keeps in it must be found after a power cut too.
+    let made = std::fs::create_dir_all(&output)
+        .and_then(|()| std::fs::File::open(daemon.state.runs()).and_then(|runs| runs.sync_all()));
+    made.map_err(|error| {
         Failure::internal(format!("the run's folder {} cannot be made: {error}", output.display()))
     })?;
     let job = ToEngine::Train(TrainJob {

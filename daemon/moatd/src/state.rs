@@ -39,6 +39,7 @@ impl State {
         loop {
             match file.try_lock() {
                 Ok(()) => {
+                    settle(folder)?;
                     let safe = Arc::new(Safe::open(folder.join("vault")));
                     return Ok((Self { folder: folder.to_owned(), safe }, file));
                 }
@@ -97,4 +98,18 @@ impl State {
     pub(crate) fn run(&self, name: &str) -> PathBuf {
         self.runs().join(name)
     }
+}
+
+/// Syncs what a daemon that was killed may not have come to: this one goes by what it finds, and a power cut must not take
+/// that back. Vault, ledger and engines do so with what is theirs.
+fn settle(folder: &Path) -> Result<(), Failure> {
+    for path in [folder.join("catalog.db-wal"), folder.join(BASES), folder.join(RUNS), folder.to_owned()] {
+        match File::open(&path).and_then(|file| file.sync_all()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::internal(format!("{} cannot be synced: {error}", path.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

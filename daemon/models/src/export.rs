@@ -130,6 +130,8 @@ pub fn stage(facts: &Export<'_>) -> Result<Staged, ModelError> {
         sums.insert(name.to_owned(), keep(name, &text)?);
     }
     let hash = keep(SUMS, &sums_text(&sums))?;
+    sync_folder(facts.files.staging)?;
+    sync_folder(facts.files.staging.parent().unwrap_or(Path::new("")))?;
     Ok(Staged { files: sums, hash, bytes })
 }
 

@@ -70,6 +70,13 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), VaultError> {
     publish(&file, &draft, path)
 }
 
+/// Makes a file and its name durable, whoever wrote it.
+pub(crate) fn settle(path: &Path) -> Result<(), VaultError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(VaultError::io("sync", path))?;
+    step!(Synced(path));
+    sync_folder(folder_of(path))
+}
+
 /// The name that a file has while it is written.
 pub(crate) fn draft_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -58,6 +58,8 @@ impl Vault {
             return Err(VaultError::Missing(folder.to_owned()));
         }
         let held = hold(folder)?;
+        // Who was killed may not have come to this, and keys must not hang on a root that a power cut takes back.
+        disk::settle(&folder.join(FILE))?;
         let (root, master) = Stored::load(folder)?.prove(folder, kek)?;
         let forged = |_| VaultError::Forged(folder.join(FILE));
         let (field, roots) = root.open(&master).map_err(forged)?;

@@ -28,6 +28,8 @@ pub(crate) struct Site {
     daemon: Option<Child>,
     /// Whether the daemon is handed the credential that opens its vault.
     credential: bool,
+    /// What the daemon is started by, with its arguments; nothing starts it by itself.
+    launcher: Vec<String>,
 }
 
 impl Site {
@@ -50,7 +52,7 @@ impl Site {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::write(folder.path().join("credentials/moat-kek"), [7; 32]).unwrap();
-        Self { folder, daemon: None, credential: true }
+        Self { folder, daemon: None, credential: true, launcher: Vec::new() }
     }
 
     /// An empty site whose daemon is handed no credential: people open its vault.
@@ -58,6 +60,11 @@ impl Site {
         let mut site = Self::new();
         site.credential = false;
         site
+    }
+
+    /// Has the daemon started by a program that becomes it.
+    pub(crate) fn launch_by(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
     }
 
     /// The vault, opened beside the daemon, which holds its own: on a copy of the root file.
@@ -93,7 +100,10 @@ impl Site {
     /// Starts the daemon and waits for nothing.
     pub(crate) fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moatd"));
+        let words = self.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_moatd")]);
+        let words: Vec<_> = words.collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.env_remove("CREDENTIALS_DIRECTORY").env("TMPDIR", self.path("tmp"));
         if self.credential {
             command.env("CREDENTIALS_DIRECTORY", self.path("credentials"));
@@ -152,19 +162,35 @@ impl Site {
 
     /// The answer, or nothing where the daemon is not there or dies meanwhile.
     pub(crate) fn try_call(&self, request: &Request, mut watch: impl FnMut(Update)) -> Option<Reply> {
+        self.listen(request, |update| {
+            watch(update);
+            true
+        })
+    }
+
+    /// As [`Self::try_call`], hanging up where the listener wants no more.
+    pub(crate) fn listen(&self, request: &Request, mut more: impl FnMut(Update) -> bool) -> Option<Reply> {
         let stream = UnixStream::connect(self.path("run/control.sock")).ok()?;
-        Self::converse(stream, request, &mut watch)
+        Self::converse(stream, request, &mut more)
     }
 
     /// The answer on a connection.
-    fn converse(mut stream: UnixStream, request: &Request, mut watch: impl FnMut(Update)) -> Option<Reply> {
+    fn converse(
+        mut stream: UnixStream,
+        request: &Request,
+        mut more: impl FnMut(Update) -> bool,
+    ) -> Option<Reply> {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         moat_protocol::write_blocking(&mut stream, &Hello::of("moat")).ok()?;
         moat_protocol::read_blocking::<Hello>(&mut stream).ok()??.expect("moatd").unwrap();
         moat_protocol::write_blocking(&mut stream, request).ok()?;
         loop {
             match moat_protocol::read_blocking::<Reply>(&mut stream).ok()?? {
-                Reply::Update(update) => watch(update),
+                Reply::Update(update) => {
+                    if !more(update) {
+                        return None;
+                    }
+                }
                 last => return Some(last),
             }
         }

@@ -114,7 +114,7 @@ impl Site {
             });
             connecting.join().unwrap()
         });
-        Self::converse(stream, &request, |_| {}).unwrap_or_else(|| panic!("no answer: {}", self.log()))
+        Self::converse(stream, &request, |_| true).unwrap_or_else(|| panic!("no answer: {}", self.log()))
     }
 
     /// Asks for an export as Ada.
