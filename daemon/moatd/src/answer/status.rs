@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use moat_protocol::control::{Canary, Reply, SourceStatus, Status};
@@ -11,25 +10,21 @@ use crate::runs;
 /// How everything stands. A catalog that cannot be read, on a full disk say, does not keep the rest from being told.
 pub(crate) fn status(daemon: &Daemon) -> Reply {
     let mut status = standing(daemon);
-    if !status.seal.sealed {
-        match work(daemon) {
-            Ok((sources, active_runs, waiting)) => {
-                (status.sources, status.active_runs, status.waiting) = (sources, active_runs, waiting);
-            }
-            Err(failure) => status.alarm = status.alarm.or(Some(failure.message)),
-        }
+    if !status.seal.sealed
+        && let Err(failure) = work(daemon, &mut status)
+    {
+        status.alarm = status.alarm.or(Some(failure.message));
     }
     Reply::Status(Box::new(status))
 }
 
-/// The sources, the runs that are not ended, and what waits for a second person.
-fn work(daemon: &Daemon) -> Result<(BTreeMap<String, SourceStatus>, Vec<String>, u64), Failure> {
+/// Adds the sources, the runs that are not ended, and what waits for a second person.
+fn work(daemon: &Daemon, status: &mut Status) -> Result<(), Failure> {
     let catalog = daemon.state.catalog()?;
-    let mut sources = BTreeMap::new();
     for source in &daemon.settings.source {
         let counts = catalog.source_counts(&source.name)?;
         let scan = daemon.scans().get(&source.name).cloned().unwrap_or_default();
-        let status = SourceStatus {
+        let found = SourceStatus {
             kind: source.kind.word().to_owned(),
             location: source.path.display().to_string(),
             fault: scan.fault,
@@ -45,11 +40,12 @@ fn work(daemon: &Daemon) -> Result<(BTreeMap<String, SourceStatus>, Vec<String>,
             dropped: counts.dropped,
             redactions: counts.redactions,
         };
-        sources.insert(source.name.clone(), status);
+        status.sources.insert(source.name.clone(), found);
     }
     let active = catalog.runs()?.into_iter().filter(|run| runs::is_active(runs::state(run)));
-    let active_runs = active.map(|run| run.name).collect();
-    Ok((sources, active_runs, statements::waiting(&catalog)?))
+    status.active_runs = active.map(|run| run.name).collect();
+    status.waiting = statements::waiting(&catalog)?;
+    Ok(())
 }
 
 /// What the canaries tried, by way.
