@@ -76,6 +76,15 @@ impl Catalog {
         Ok(Batch { catalog: self, open: true })
     }
 
+    /// Writes the catalog as it stands at this moment into a new file; work goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where the file is there already, or the disk refuses.
+    pub fn snapshot(&self, to: &Path) -> Result<(), CatalogError> {
+        self.connection.execute("VACUUM INTO ?1", params![to.display().to_string()])?;
+        Ok(())
+    }
+
     /// A small value that a stage keeps under a key of its own.
     ///
     /// # Errors

@@ -207,6 +207,16 @@ impl Ledger {
         }
     }
 
+    /// Does something while the ledger's files stand still, to copy them say. Whoever appends meanwhile waits.
+    pub fn while_still<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _unsigned = self.signer();
+        let mut state = self.state();
+        while state.writer.is_none() {
+            state = self.turned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        work()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

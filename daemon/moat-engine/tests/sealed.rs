@@ -106,12 +106,13 @@ fn a_sealed_run_is_measured_asked_and_merged_as_a_plain_one_and_refused_without_
             sampling,
         }))
     };
-    let export = |run: &str, key| {
+    let export = |run: &str, key: Option<RunKey>| {
+        let folder = Folder::of_run(&place.path(&format!("{run}-merged")), run, RunPart::Model, key.as_ref());
         let (output, adapter) = (format!("{run}-merged"), place.text(&format!("{run}/adapter")));
         let (run, base) = (run.to_owned(), place.text("base"));
         let said =
             last(&ToEngine::Export(ExportJob { run, key, base, adapter, output: place.text(&output) }));
-        (said, fs::read(place.path(&output).join("model.safetensors")).ok())
+        (said, folder.read("model.safetensors").ok())
     };
     let tokens = |last| -> Vec<Vec<TokenLogprob>> {
         let FromEngine::Answered(answers) = last else { panic!("{last:?}") };
@@ -126,5 +127,5 @@ fn a_sealed_run_is_measured_asked_and_merged_as_a_plain_one_and_refused_without_
         assert!(reason.contains("belong to another object or key"), "{reason}");
     }
     assert_eq!(export("run", Some(key())), export("plain", None));
-    assert!(place.path("run-merged/model.safetensors").exists());
+    assert!(place.path("run-merged/model.safetensors.sealed").exists());
 }

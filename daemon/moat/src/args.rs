@@ -84,6 +84,18 @@ pub(crate) enum Verb {
     /// Read, prove and verify the record of every act.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Copy everything that moatd keeps, sealed as it is, into a new folder in one of boundary.backups.
+    Backup {
+        /// The folder, which must not exist.
+        folder: PathBuf,
+    },
+    /// Check a backup and copy it into an empty state folder, without moatd.
+    Restore {
+        /// The backup.
+        backup: PathBuf,
+        /// The state folder: daemon.state of the configuration, /var/lib/moat where a package installed Moat.
+        state: PathBuf,
+    },
     /// End moatd once its work in hand is safe.
     Shutdown,
 }
@@ -503,6 +515,8 @@ mod tests {
             "ledger receipt 4",
             "ledger check-receipt proof.txt --key moat+1+2",
             "ledger verify ledger --key moat+1+2 --witness w",
+            "backup /srv/backups/monday",
+            "restore /srv/backups/monday /var/lib/moat",
             "shutdown",
         ] {
             let words = std::iter::once("moat").chain(line.split(' '));

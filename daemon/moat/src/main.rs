@@ -9,6 +9,7 @@ mod output;
 mod progress;
 mod render;
 mod request;
+mod restore;
 mod secret;
 mod verify;
 
@@ -67,6 +68,7 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.verb {
         Verb::Check(asked) => return check::check(output, asked, arguments.config.as_deref()),
         Verb::Verify { folder } => return verify::verify(output, folder),
+        Verb::Restore { backup, state } => return restore::restore(output, backup, state),
         Verb::Ledger(Ledger::Verify { folder, key, witness }) => {
             return ledger::check(output, folder, key, witness.as_deref());
         }

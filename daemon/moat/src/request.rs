@@ -13,7 +13,7 @@ use crate::secret;
 /// The request for a verb; `None` for one that needs no moatd. Reads recipes and the prompt.
 pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
     let request = match verb {
-        Verb::Check(_) | Verb::Verify { .. } => return Ok(None),
+        Verb::Check(_) | Verb::Verify { .. } | Verb::Restore { .. } => return Ok(None),
         Verb::Ledger(Ledger::Verify { .. } | Ledger::CheckReceipt { .. }) => return Ok(None),
         Verb::Status => Request::Status,
         Verb::Scan => Request::Scan,
@@ -72,6 +72,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
             Request::Ledger { act: act.clone(), before: *before, most: *most }
         }
         Verb::Ledger(Ledger::Receipt { entry }) => Request::LedgerReceipt { index: *entry },
+        Verb::Backup { folder } => Request::Backup { folder: absolute(folder)? },
         Verb::Shutdown => Request::Shutdown,
     };
     Ok(Some(request))

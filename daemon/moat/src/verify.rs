@@ -13,13 +13,13 @@ use crate::output::{Output, notice};
 use crate::render::text::{clean, counted};
 
 /// The file of sums.
-const SUMS: &str = "SHA256SUMS";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// A file that is not as the sums say.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Deviation {
-    file: String,
-    message: String,
+pub(crate) struct Deviation {
+    pub(crate) file: String,
+    pub(crate) message: String,
 }
 
 /// Checks every file that the sums name, and that there is no other.
@@ -41,7 +41,7 @@ pub(crate) fn verify(output: &Output, folder: &Path) -> Result<Exit, Failure> {
 }
 
 /// How many files the sums name, and which deviate.
-fn compare(folder: &Path) -> Result<(u64, Vec<Deviation>), Failure> {
+pub(crate) fn compare(folder: &Path) -> Result<(u64, Vec<Deviation>), Failure> {
     let failed = |message: String| Failure::new(Exit::Request, message);
     let sums = folder.join(SUMS);
     let text = fs::read_to_string(&sums).map_err(|error| {

@@ -84,6 +84,7 @@ fn paths(settings: &Settings) -> Result<Paths, String> {
     let witness = settings.ledger.witness.parent().filter(|folder| !folder.as_os_str().is_empty());
     write.extend(witness.map(Path::to_owned));
     write.extend(settings.boundary.exports.clone());
+    write.extend(settings.boundary.backups.clone());
     // Secrets that systemd passes (systemd.exec(5), CREDENTIALS).
     read.extend(std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     let (execute, connect) = match place(settings) {

@@ -13,7 +13,7 @@ use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::warn;
 
-use crate::answer::statements;
+use crate::answer::{backup, statements};
 use crate::boundary::Protections;
 use crate::failure::Failure;
 use crate::policy;
@@ -43,6 +43,8 @@ pub(crate) struct Daemon {
     pub(crate) updates: broadcast::Sender<Update>,
     /// Rung when a run is queued or asked to stop.
     pub(crate) runs: Notify,
+    /// Held while keys move to another root, or are copied.
+    pub(crate) rotating: Mutex<()>,
     /// Held while a password is judged.
     pub(crate) proving: Mutex<()>,
     /// Held while a second person agrees.
@@ -89,6 +91,7 @@ impl Daemon {
         let daemon = Arc::new(Self {
             policy,
             held_back: Mutex::default(),
+            rotating: Mutex::default(),
             proving: Mutex::default(),
             agreeing: tokio::sync::Mutex::default(),
             refusals: Mutex::default(),
@@ -119,6 +122,7 @@ impl Daemon {
 
     /// What an open vault lets the daemon look at: whether work may go on, and what its last end cut off.
     fn take_up(&self) -> Result<(), Failure> {
+        backup::note_restore(self)?;
         self.look_at_policy()?;
         statements::sweep(self)
     }

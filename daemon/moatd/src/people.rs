@@ -283,6 +283,7 @@ fn needed(request: &Request) -> Needed {
         Request::ApiKeys | Request::ApiKeyRevoke { .. } => Act::KeyRevoke,
         Request::ApiKeyCreate { .. } => Act::KeyCreate,
         Request::Ledger { .. } | Request::LedgerReceipt { .. } => Act::LedgerRead,
+        Request::Backup { .. } => Act::BackupCreate,
         Request::Shutdown => Act::ServiceEnd,
     })
 }

@@ -53,6 +53,7 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::ApiKeyRevoke { .. } => act("key.revoke"),
         Request::Ledger { .. } => act("ledger.read"),
         Request::LedgerReceipt { index } => act("ledger.receipt").on("entry", index),
+        Request::Backup { .. } => act("backup.create"),
         Request::Shutdown => act("daemon.end"),
     })
 }
@@ -83,6 +84,7 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         }
         Reply::Accounts(changed) if changed.len() == 1 => act.on("account", &changed[0].name),
         Reply::ApiKeys(changed) if changed.len() == 1 => act.on("key", &changed[0].id),
+        Reply::BackedUp(made) => act.on("backup", made.hash).detail("bytes", made.bytes),
         Reply::Answer(completions) => {
             let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
             act.detail("bytes", bytes)

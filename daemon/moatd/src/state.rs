@@ -11,6 +11,8 @@ use crate::safe::Safe;
 
 const BASES: &str = "bases";
 const RUNS: &str = "runs";
+/// What `moat restore` removes once everything is there.
+const RESTORING: &str = "restoring";
 
 /// The state folder: where everything that outlives the daemon lies.
 #[derive(Clone)]
@@ -31,6 +33,12 @@ impl State {
         private.map_err(|error| {
             Failure::internal(format!("{} cannot be made private: {error}", folder.display()))
         })?;
+        if folder.join(RESTORING).exists() {
+            return Err(Failure::internal(format!(
+                "a restore into {} was cut off: empty the folder, and restore again",
+                folder.display()
+            )));
+        }
         let lock = folder.join("lock");
         let file = File::create(&lock)
             .map_err(|error| Failure::internal(format!("{} cannot be written: {error}", lock.display())))?;
@@ -67,6 +75,16 @@ impl State {
     /// The vault.
     pub(crate) fn safe(&self) -> &Safe {
         &self.safe
+    }
+
+    /// The folder itself.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The vault's folder.
+    pub(crate) fn vault(&self) -> PathBuf {
+        self.folder.join("vault")
     }
 
     /// The ledger's folder.

@@ -209,6 +209,11 @@ pub enum Request {
         /// The entry.
         index: u64,
     },
+    /// Copy everything that the daemon keeps, sealed as it is, into a new folder.
+    Backup {
+        /// The folder, which must not exist.
+        folder: String,
+    },
     /// End the daemon after its work in hand is safe.
     Shutdown,
 }
@@ -251,6 +256,8 @@ pub enum Reply {
     ApiKey(Secret),
     /// The answer to [`Request::Approve`] of an export.
     Exported(Exported),
+    /// The answer to [`Request::Backup`].
+    BackedUp(BackedUp),
     /// The answer to [`Request::Ask`].
     Answer(Vec<Completion>),
     /// The answer to [`Request::VaultInit`] and [`Request::VaultSlotAdd`]: shares, which are shown this once.
@@ -574,6 +581,19 @@ pub struct Run {
     pub edge: Option<EdgeReport>,
     /// Folder of the adapter or model.
     pub weights: Option<String>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// Its folder.
+    pub folder: String,
+    /// Files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// SHA-256 of its sums, which names it.
+    pub hash: Digest,
 }
 
 /// What an export wrote.

@@ -69,6 +69,8 @@ pub struct BoundarySettings {
     pub imports: Vec<PathBuf>,
     /// Folders in which exports may be written.
     pub exports: Vec<PathBuf>,
+    /// Folders in which backups may be written.
+    pub backups: Vec<PathBuf>,
     /// Seconds between two rounds of the canary.
     pub canary_seconds: u64,
     /// Bytes that an API key may be served in completions a day, as a share of the bytes of the model's weights.
@@ -171,8 +173,8 @@ impl Default for BoundarySettings {
     fn default() -> Self {
         // What every Linux grants every process.
         let require = vec![Protection::Dumps, Protection::Tracing, Protection::Privileges];
-        let (sandbox, imports, exports) = (PathBuf::new(), Vec::new(), Vec::new());
-        Self { require, sandbox, imports, exports, canary_seconds: 60, completions_share: 0.01 }
+        let (sandbox, imports, exports, backups) = (PathBuf::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { require, sandbox, imports, exports, backups, canary_seconds: 60, completions_share: 0.01 }
     }
 }
 
@@ -245,6 +247,11 @@ impl Settings {
         self.boundary.exports.iter().any(|allowed| folder != allowed && lies_in(folder, allowed))
     }
 
+    /// True where a backup may be written to the folder.
+    pub fn may_back_up(&self, folder: &Path) -> bool {
+        self.boundary.backups.iter().any(|allowed| folder != allowed && lies_in(folder, allowed))
+    }
+
     /// Every fault at once; empty for sound settings. Does not look at the machine.
     pub fn faults(&self) -> Vec<ValueFault> {
         let mut faults = Vec::new();
@@ -264,7 +271,9 @@ impl Settings {
         let boundary = &self.boundary;
         let sandbox = boundary.sandbox.as_os_str().is_empty() || boundary.sandbox.is_absolute();
         hold(sandbox, "boundary.sandbox", "must be an absolute path, or empty for the built-in policy");
-        for (name, folders) in [("imports", &boundary.imports), ("exports", &boundary.exports)] {
+        let folders =
+            [("imports", &boundary.imports), ("exports", &boundary.exports), ("backups", &boundary.backups)];
+        for (name, folders) in folders {
             for (index, folder) in folders.iter().enumerate() {
                 hold(folder.is_absolute(), &format!("boundary.{name}[{index}]"), absolute);
             }

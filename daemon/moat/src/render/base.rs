@@ -1,7 +1,7 @@
-use moat_protocol::control::{Base, Exported, Statement};
+use moat_protocol::control::{BackedUp, Base, Exported, Statement};
 
 use super::table::{Cell, pairs, table};
-use super::text::{bytes, clean, parameters};
+use super::text::{bytes, clean, counted, parameters};
 use super::{Tone, View};
 
 /// A base that was taken in.
@@ -59,5 +59,18 @@ pub(super) fn exported(view: &View, exported: &Exported) -> String {
     format!(
         "{}\n{agreed}\n{table}\n`moat verify {folder}` checks it at any time\n",
         view.paint(Tone::Strong, &folder)
+    )
+}
+
+/// What a backup holds.
+pub(super) fn backed_up(view: &View, made: &BackedUp) -> String {
+    let folder = clean(&made.folder);
+    format!(
+        "{}\n{}, {}, sealed; sha256 of its sums {}\n`moat verify {folder}` checks it, `moat restore {folder} STATE` puts it \
+         back; what opens the vault is not in it\n",
+        view.paint(Tone::Strong, &folder),
+        counted(made.files, "file"),
+        bytes(made.bytes),
+        made.hash.short()
     )
 }

@@ -78,6 +78,7 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Statements(found) => rights::statements(view, found),
         Reply::ApiKeys(found) => rights::keys(view, found),
         Reply::ApiKey(key) => rights::key(view, key),
+        Reply::BackedUp(made) => base::backed_up(view, made),
         Reply::Exported(exported) => base::exported(view, exported),
         Reply::Answer(completions) => answer::answer(view, completions),
         Reply::Shares(found) => vault::shares(view, found),

@@ -85,6 +85,7 @@ ALARM          a way out of moatd was open
 vault          open, root 3
 canary         1 way out tried, 1 WAS OPEN, last 2026-11-22 00:00
 ledger         12 entries
+waiting        1 request for a second person: `moat statement list`
 rules          abababababab
 protected by   no core dumps
 not protected  no network

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod ask;
+pub(crate) mod backup;
 mod bases;
 mod datasets;
 mod export;
@@ -150,6 +151,7 @@ async fn answer(
         Request::ApiKeyRevoke { id } => keys::revoke(daemon, &id),
         Request::Ledger { act, before, most } => ledger::page(daemon, act, before, most),
         Request::LedgerReceipt { index } => ledger::receipt(daemon, index),
+        Request::Backup { folder } => backup::create(daemon, folder).await,
         Request::Shutdown => {
             daemon.end();
             Ok(Reply::Done)

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use moat_protocol::control::{Key, NewSlot, Reply, Secret};
 use moat_vault::{Kek, Share};
@@ -86,6 +86,7 @@ pub(crate) async fn remove_slot(daemon: &Arc<Daemon>, id: u32) -> Result<Reply, 
 pub(crate) async fn rotate(daemon: &Arc<Daemon>) -> Result<Reply, Failure> {
     let daemon = daemon.clone();
     blocking(move || {
+        let _turn = daemon.rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let vault = daemon.safe().vault()?;
         if vault.rotating().map_err(failure)?.is_none() {
             vault.begin_rotation().map_err(failure)?;

@@ -30,7 +30,7 @@ statement  3f2a3f2a3f2a3f2a3f2a3f2a3f2a3f2a
 what       export run demo-1
 to         /srv/out
 sha256     abababababababababababababababababababababababababababababababab
-size       8.6 MiB
+size       8.58 MiB
 asked by   ada, 2026-09-21 14:13
 state      waiting
 
@@ -43,9 +43,9 @@ Somebody else agrees with `moat statement approve 3f2a3f2a`, until 2026-09-24 14
             Statement { approver: Some("ben".to_owned()), ..statement("done") },
         ]),
         "
-statement  what               to           size  asked by  agreed by  asked             state
-3f2a3f2a   export run demo-1  /srv/out  8.6 MiB  ada                  2026-09-21 14:13  waiting
-3f2a3f2a   export run demo-1  /srv/out  8.6 MiB  ada       ben        2026-09-21 14:13  done
+statement  what               to            size  asked by  agreed by  asked             state
+3f2a3f2a   export run demo-1  /srv/out  8.58 MiB  ada                  2026-09-21 14:13  waiting
+3f2a3f2a   export run demo-1  /srv/out  8.58 MiB  ada       ben        2026-09-21 14:13  done
 ",
     );
     assert_shown(&Reply::Statements(Vec::new()), "\nnothing took two people yet\n");
@@ -86,8 +86,8 @@ ben            none               2026-09-21 14:13  disabled
     assert_shown(
         &Reply::ApiKeys(vec![key]),
         "
-key       name  of   for              served today  counts
-3f2a3f2a  ide   ada  model.ask  2.0 KiB of 102 KiB  until 2026-12-20 14:13
+key       name  of   for               served today  counts
+3f2a3f2a  ide   ada  model.ask  2.00 KiB of 102 KiB  until 2026-12-20 14:13
 ",
     );
     let made = MadeAccount { name: "ada".to_owned(), uri: Secret("otpauth://totp/x".to_owned()) };
