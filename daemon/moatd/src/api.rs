@@ -40,12 +40,8 @@ fn request(verb: &str, body: &[u8]) -> Result<Request, Answer> {
     };
     let request =
         if value.is_null() { json!({ "verb": verb }) } else { json!({ "verb": verb, "value": value }) };
-    serde_json::from_value(request).map_err(|_| {
-        Answer::problem(
-            400,
-            "there is no such verb, or its fields are not those that it takes: see the API's page",
-        )
-    })
+    serde_json::from_value(request)
+        .map_err(|_| Answer::problem(400, "there is no such verb, or its fields are not those that it takes"))
 }
 
 fn body(reply: &Reply) -> Result<Vec<u8>, Failure> {
