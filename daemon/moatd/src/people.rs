@@ -2,7 +2,7 @@
 
 use moat_catalog::{AccountRow, ApiKeyRow};
 use moat_ledger::Who;
-use moat_protocol::control::{Fault, Request};
+use moat_protocol::control::Request;
 use moat_rights::{Account, Act, KeyRecord, Roles, may};
 use moat_settings::Settings;
 use tokio::net::unix::UCred;
@@ -91,7 +91,7 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
                 None => {
                     let who = Who::user(*uid, &format!("uid-{uid}"), "stranger");
                     let nobody_known = || {
-                        denied(format!(
+                        Failure::denied(format!(
                             "user {uid} may not call: it has no account, and is not named in control.uids or control.gids"
                         ))
                     };
@@ -100,11 +100,13 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
             }
         }
         Caller::Bearer(shown) => match (catalog, moat_rights::find_by(shown)) {
-            (None, _) => return Err(unknown.unwrap_or_else(|| denied("no key can be looked up".to_owned()))),
-            (_, Err(error)) => (nobody(), None, Standing::Stranger(denied(error.to_string()))),
+            (None, _) => {
+                return Err(unknown.unwrap_or_else(|| Failure::denied("no key can be looked up".to_owned())));
+            }
+            (_, Err(error)) => (nobody(), None, Standing::Stranger(Failure::denied(error.to_string()))),
             (Some(catalog), Ok(hash)) => match catalog.api_keys()?.into_iter().find(|key| key.hash == hash) {
                 None => {
-                    let unknown = denied(moat_rights::KeyError::Unknown.to_string());
+                    let unknown = Failure::denied(moat_rights::KeyError::Unknown.to_string());
                     (nobody(), None, Standing::Stranger(unknown))
                 }
                 Some(key) => {
@@ -118,10 +120,6 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
         },
     };
     Ok(Person { who, uid, standing })
-}
-
-fn denied(message: String) -> Failure {
-    Failure { fault: Fault::Denied, message }
 }
 
 fn nobody() -> Who {
@@ -138,7 +136,7 @@ impl Person {
     /// Whether this person may ask for this at all. What takes two people is judged again where it happens.
     pub(crate) fn may(&mut self, request: &Request) -> Result<(), Failure> {
         let needed = needed(request);
-        let denied = |message: String| Err(denied(message));
+        let denied = |message: String| Err(Failure::denied(message));
         match &self.standing {
             Standing::Stranger(failure) => Err(failure.clone()),
             Standing::Keeper(keeping) => match (keeping, needed) {
