@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -43,6 +44,9 @@ pub(crate) struct Daemon {
     pub(crate) updates: broadcast::Sender<Update>,
     /// Rung when a run is queued or asked to stop.
     pub(crate) runs: Notify,
+    /// Whether the site was ever set up, by its accounts or else by the ledger: accounts that were deleted behind
+    /// Moat's back give nobody their rights.
+    pub(crate) set_up: AtomicBool,
     /// Held while keys move to another root, or are copied.
     pub(crate) rotating: Mutex<()>,
     /// Held while a password is judged.
@@ -91,6 +95,7 @@ impl Daemon {
         let daemon = Arc::new(Self {
             policy,
             held_back: Mutex::default(),
+            set_up: AtomicBool::new(true),
             rotating: Mutex::default(),
             proving: Mutex::default(),
             agreeing: tokio::sync::Mutex::default(),
@@ -123,6 +128,9 @@ impl Daemon {
     /// What an open vault lets the daemon look at: whether work may go on, and what its last end cut off.
     fn take_up(&self) -> Result<(), Failure> {
         backup::note_restore(self)?;
+        // A damaged account is one all the same: whoever needs it is told.
+        let empty = self.state.catalog()?.accounts().is_ok_and(|accounts| accounts.is_empty());
+        self.set_up.store(!empty || record::was_set_up(&self.ledger)?, Ordering::SeqCst);
         self.look_at_policy()?;
         statements::sweep(self)
     }

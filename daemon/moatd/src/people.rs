@@ -1,5 +1,7 @@
 //! Who calls, and what they may do.
 
+use std::sync::atomic::Ordering;
+
 use moat_catalog::{AccountRow, ApiKeyRow};
 use moat_ledger::Who;
 use moat_protocol::control::Request;
@@ -75,7 +77,7 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
             let keeper = is_keeper(*uid, *gid, &daemon.settings);
             let keeping = match &unknown {
                 Some(refusal) => Keeping::Sealed(refusal.clone()),
-                None if accounts.is_empty() => Keeping::Alone,
+                None if accounts.is_empty() && !daemon.set_up.load(Ordering::SeqCst) => Keeping::Alone,
                 None => Keeping::Relieved,
             };
             let account = accounts.into_iter().find(|account| account.uid == Some(*uid));

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use moat_ledger::{Act, Ledger, LedgerError, Phase, Who};
+use moat_ledger::{Act, Filter, Ledger, LedgerError, Phase, Who};
 use moat_protocol::control::{Reply, Request};
 use moat_vault::Vault;
 use tracing::warn;
@@ -145,6 +145,13 @@ pub(crate) fn ended<T>(ledger: &Ledger, act: &Act, intent: u64, result: &Result<
     if let Err(error) = ledger.append(&act.follow(phase, intent)) {
         warn!("entry {intent} of the ledger keeps no word of how it ended: {error}");
     }
+}
+
+/// Whether the ledger tells that accounts were made.
+pub(crate) fn was_set_up(ledger: &Ledger) -> Result<bool, Failure> {
+    let filter = Filter { act: Some("site.set-up".to_owned()), ..Filter::default() };
+    let page = ledger.entries(&filter, None, usize::MAX).map_err(Failure::internal)?;
+    Ok(page.entries.iter().any(|entry| entry.phase == Phase::Done))
 }
 
 /// Gives the ledger its signing key, which is derived from the vault and never rotates.

@@ -271,6 +271,28 @@ fn what_waits_cannot_be_exchanged_and_the_file_of_the_catalog_holds_the_rule_too
 }
 
 #[test]
+fn accounts_deleted_behind_moats_back_give_nobody_their_rights() {
+    if !can_be_others() {
+        return;
+    }
+    let mut site = Site::new();
+    site.start();
+    site.scan();
+    site.set_up_three();
+    let sql =
+        "DROP TRIGGER accounts_stay; DROP TRIGGER policies_stay; DELETE FROM accounts; DELETE FROM policies";
+    let deleted = Command::new("sqlite3").arg(site.path("state/catalog.db")).arg(sql).status().unwrap();
+    assert!(deleted.success());
+    denied(site.call(Request::Scan), "this user has no account");
+    denied(site.call(Request::SetUp { accounts: Vec::new() }), "the site is set up");
+    site.end();
+    site.start();
+    denied(site.call(Request::Scan), "this user has no account");
+    denied(site.call(Request::SetUp { accounts: Vec::new() }), "the site is set up");
+    site.end();
+}
+
+#[test]
 fn a_policy_that_only_the_configuration_says_stops_the_work() {
     if !can_be_others() {
         return;

@@ -1,4 +1,5 @@
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use moat_catalog::{AccountRow, Batch, Catalog};
 use moat_protocol::control::{Account, MadeAccount, NewAccount, Proof, Reply, Secret};
@@ -110,6 +111,7 @@ pub(crate) fn set_up(daemon: &Daemon, new: &[NewAccount]) -> Result<Reply, Failu
     }
     policy::enact(&batch, &daemon.policy, None)?;
     batch.commit()?;
+    daemon.set_up.store(true, Ordering::SeqCst);
     Ok(Reply::Made(made.into_iter().map(|(_, made)| made).collect()))
 }
 
