@@ -8,6 +8,7 @@ mod boundary;
 pub mod control;
 pub mod engine;
 mod frame;
+mod report;
 mod rights;
 
 pub use frame::{FrameError, MAX_FRAME, read, read_blocking, write, write_blocking};

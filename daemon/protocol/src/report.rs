@@ -1,0 +1,285 @@
+//! What `moatd` tells of documents, datasets, bases, runs and the box.
+
+use std::collections::BTreeMap;
+
+use moat_contracts::{DatasetEntry, DatasetId, Digest, EdgeReport, Reason, Recipe, TextFault, TrainOutcome};
+use serde::{Deserialize, Serialize};
+
+use crate::boundary::{Canary, Seal};
+use crate::rights::Statement;
+
+/// How everything stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `moatd`'s version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// Hash of the curation rules in force.
+    pub rules: Option<Digest>,
+    /// Each configured source, by name.
+    pub sources: BTreeMap<String, SourceStatus>,
+    /// Runs that are not ended.
+    pub active_runs: Vec<String>,
+    /// How the vault stands.
+    pub seal: Seal,
+    /// Entries of the ledger.
+    pub ledger: u64,
+    /// What a person must look at now: a way out that was open.
+    pub alarm: Option<String>,
+    /// What the canaries tried.
+    pub canary: Canary,
+    /// Sandbox protections of this process: name and whether it was had.
+    pub protections: BTreeMap<String, bool>,
+    /// What waits for a second person.
+    pub waiting: u64,
+}
+
+/// How one source stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// `folder` or `git`.
+    pub kind: String,
+    /// Where it lies.
+    pub location: String,
+    /// The last scan's failure, if it failed.
+    pub fault: Option<String>,
+    /// True while a scan is under way.
+    pub scanning: bool,
+    /// Seconds since 1970 at which the last whole scan ended.
+    pub scanned: Option<i64>,
+    /// Documents whose content the last whole scan opened; 0 where nothing had changed.
+    pub read: u64,
+    /// Documents in the source that were read.
+    pub present: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Documents of which some place could not be read.
+    pub partial: u64,
+    /// Documents not read, by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Documents deleted since Moat first saw them.
+    pub deleted: u64,
+    /// Records by effective verdict.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Dropped records by their first reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Redactions by detector label.
+    pub redactions: BTreeMap<String, u64>,
+}
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// Its source.
+    pub source: String,
+    /// Its path in the source.
+    pub path: String,
+    /// `present`, `skipped` or `deleted`.
+    pub state: String,
+    /// Why it was skipped, if it was.
+    pub skip: Option<String>,
+    /// SHA-256 of its bytes.
+    pub digest: Option<Digest>,
+    /// Bytes.
+    pub size: u64,
+    /// Places of it that could not be read; what is there is in no record.
+    pub faults: Vec<TextFault>,
+    /// Each record made of it. For a deleted document: empty.
+    pub records: Vec<WhyRecord>,
+    /// Runs whose dataset trained on a record of it, present or past.
+    pub reached: Vec<Reached>,
+}
+
+/// What became of one record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhyRecord {
+    /// Its id.
+    pub record: Digest,
+    /// First line of the span in the document.
+    pub first_line: u64,
+    /// Its kind.
+    pub kind: String,
+    /// Its language.
+    pub language: Option<String>,
+    /// `kept`, `redacted` or `dropped`, duplicates counted in.
+    pub verdict: String,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// Replaced spans: label, how many.
+    pub redactions: BTreeMap<String, u64>,
+    /// Where it is a duplicate: the surviving twin's source and path, and their similarity.
+    pub twin: Option<Twin>,
+}
+
+/// The record that survived in another's place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Twin {
+    /// Its source.
+    pub source: String,
+    /// Its path.
+    pub path: String,
+    /// Estimated Jaccard similarity of the shingles; 1 for the same text.
+    pub similarity: f64,
+}
+
+/// A dataset or model that a document reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// `train` or `held_out`.
+    pub split: String,
+    /// Runs on it.
+    pub runs: Vec<String>,
+}
+
+/// A dataset in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatasetSummary {
+    /// Its id.
+    pub id: DatasetId,
+    /// Seconds since 1970 at which it was first built here.
+    pub built: i64,
+    /// Records trained on.
+    pub train: u64,
+    /// Records held back.
+    pub held_out: u64,
+    /// Tokens of both.
+    pub tokens: u64,
+}
+
+/// What differs between two datasets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatasetDiff {
+    /// The older one.
+    pub a: DatasetId,
+    /// The newer one.
+    pub b: DatasetId,
+    /// The same selection and split.
+    pub same_recipe: bool,
+    /// The same curation rules.
+    pub same_rules: bool,
+    /// The same tokenizer.
+    pub same_tokenizer: bool,
+    /// Only in `b`, with its documents' paths where they are still known.
+    pub added: Vec<DiffEntry>,
+    /// Only in `a`.
+    pub removed: Vec<DiffEntry>,
+    /// In both, on another side.
+    pub moved: Vec<DiffEntry>,
+}
+
+/// One record of a [`DatasetDiff`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiffEntry {
+    /// The record's place, in `b` where it is in both.
+    pub entry: DatasetEntry,
+    /// Paths of the documents that hold it.
+    pub paths: Vec<String>,
+}
+
+/// An imported base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Base {
+    /// Its name in recipes.
+    pub name: String,
+    /// Hash over its files.
+    pub hash: Digest,
+    /// Its family's name in `config.json`.
+    pub family: String,
+    /// Parameters.
+    pub parameters: u64,
+    /// Bytes of weights.
+    pub bytes: u64,
+    /// Has a chat template.
+    pub chat: bool,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Waits for the run before it.
+    Queued,
+    /// Its dataset is being built.
+    Building,
+    /// It trains.
+    Training,
+    /// Its edge is being measured.
+    Evaluating,
+    /// Ended well.
+    Done,
+    /// Stopped on request; can be resumed.
+    Stopped,
+    /// Ended badly; can be resumed.
+    Failed,
+}
+
+impl RunState {
+    /// The word that stands in tables, JSON and the catalog.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Building => "building",
+            Self::Training => "training",
+            Self::Evaluating => "evaluating",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One execution of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its name: the recipe's name and a number.
+    pub name: String,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why it failed or stopped.
+    pub message: Option<String>,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// Hash of the recipe.
+    pub recipe_hash: Digest,
+    /// Its dataset, once built.
+    pub dataset: Option<DatasetId>,
+    /// Hash of its base.
+    pub base: Option<Digest>,
+    /// Seconds since 1970 at which it was asked for.
+    pub created: i64,
+    /// Optimiser steps done.
+    pub steps: u64,
+    /// How training ended.
+    pub outcome: Option<TrainOutcome>,
+    /// What it brought.
+    pub edge: Option<EdgeReport>,
+    /// Folder of the adapter or model.
+    pub weights: Option<String>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// Its folder.
+    pub folder: String,
+    /// Files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// SHA-256 of its sums, which names it.
+    pub hash: Digest,
+}
+
+/// What an export wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exported {
+    /// What two people agreed to.
+    pub statement: Box<Statement>,
+    /// The folder.
+    pub folder: String,
+    /// Each file's path in it and its SHA-256.
+    pub files: BTreeMap<String, Digest>,
+}
