@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,12 @@ impl Site {
         }
         command.arg("--config").arg(self.path("moat.toml")).stdin(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
+    }
+
+    /// Starts a daemon that refuses to, and waits for its end.
+    pub(crate) fn ends_at_its_start(&mut self) -> ExitStatus {
+        self.spawn();
+        self.daemon.take().unwrap().wait().unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
