@@ -23,8 +23,8 @@ restored_elsewhere() {
     cp -a --reflink=auto "$cached" "$work/second"
     boot_machine $machine-second "$work/second" --private-network
     second=$init
-    mkdir -p "$work/second$sources" "$work/second/root/medium"
-    cp -a "$work/root$sources/." "$work/second$sources"
+    mkdir -p "$work/second/root/medium"
+    cp -a "$work/root/srv/." "$work/second/srv"
     cp -a "$work/root/var/lib/moat-backups/whole" "$work/second/root/medium/"
     cp "$deb" "$work/second/root/moat.deb"
     within dpkg --install /root/moat.deb >/dev/null 2>&1 || fail "the package does not install on the second machine"

@@ -143,6 +143,19 @@ impl Site {
         engines.into_iter().filter_map(Pid::from_raw).any(|pid| kill_process(pid, Signal::KILL).is_ok())
     }
 
+    /// What the daemon has open that no folder names: removed files, and memory that is a file. Empty where another user's
+    /// open files are not shown.
+    pub(crate) fn nameless(&self) -> Vec<(String, Vec<u8>)> {
+        let folder = format!("/proc/{}/fd", self.daemon.as_ref().unwrap().id());
+        let open = fs::read_dir(folder).into_iter().flatten().flatten();
+        let named = open.filter_map(|entry| Some((fs::read_link(entry.path()).ok()?, entry.path())));
+        let nameless = named.filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            name.ends_with(" (deleted)") || name.starts_with("/memfd:") || name.starts_with("/dev/shm/")
+        });
+        nameless.filter_map(|(name, path)| Some((name.display().to_string(), fs::read(path).ok()?))).collect()
+    }
+
     /// The daemon's peak resident memory, KiB.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status =
