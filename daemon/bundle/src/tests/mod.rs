@@ -1,0 +1,2 @@
+//! What only the inside of the crate can show.
+pub(crate) mod steps;
