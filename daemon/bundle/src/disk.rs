@@ -85,7 +85,7 @@ pub(crate) fn sync_tree(path: &Path) -> Result<(), BundleError> {
 /// Gives what was written its final name, in place of what had that name.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), BundleError> {
     fs::rename(from, to).map_err(BundleError::io("publish", to))?;
-    step!(Renamed(from, to));
+    step!(Renamed(from));
     sync_folder(folder_of(to))
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Bund
     let draft = draft_of(path);
     let mut file = create(&draft, mode)?;
     file.write_all(content).map_err(BundleError::io("write", &draft))?;
-    step!(Written(&draft));
+    step!(Written);
     publish(&file, &draft, path)
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Bund
 pub(crate) fn exchange(from: &Path, to: &Path) -> Result<(), BundleError> {
     let exchanged = renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE);
     exchanged.map_err(|error| BundleError::io("exchange", to)(error.into()))?;
-    step!(Exchanged(from, to));
+    step!(Exchanged);
     sync_folder(folder_of(to))?;
     sync_folder(folder_of(from))
 }

@@ -20,6 +20,11 @@ mod read;
 mod standing;
 mod tar;
 
+#[cfg(test)]
+extern crate self as moat_bundle;
+#[cfg(test)]
+mod tests;
+
 pub use codec::Fixed;
 pub use error::BundleError;
 pub use install::{Installation, Places, install, remember, trusted};
