@@ -269,6 +269,7 @@ fn failure(error: BundleError) -> Failure {
         BundleError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             return Failure::new(Exit::Denied, format!("{error}; run it as root"));
         }
+        BundleError::Io { source, .. } if source.kind() == ErrorKind::NotFound => Exit::Request,
         BundleError::Io { .. } | BundleError::State { .. } | BundleError::Random => Exit::Internal,
         BundleError::Packager { .. } => Exit::Failed,
         BundleError::Key { .. } => Exit::Usage,
