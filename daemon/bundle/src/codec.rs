@@ -64,7 +64,7 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
 
 /// Bytes of a fixed length, in JSON as base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fixed<const N: usize>(pub [u8; N]);
+pub(crate) struct Fixed<const N: usize>(pub(crate) [u8; N]);
 
 impl<const N: usize> Serialize for Fixed<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -260,6 +260,9 @@ pub enum BundleError {
     /// Another installation goes on.
     #[error("another bundle is being installed here: wait until it is done")]
     Busy,
+    /// Others than root could change what is staged, or is a link.
+    #[error("{path} is not a folder that only root may write: make it one first", path = .0.display())]
+    Open(PathBuf),
     /// Not enough room.
     #[error("{path} has {free} bytes of room, and the bundle needs {needed}: make room first", path = .path.display())]
     Room {

@@ -1,9 +1,9 @@
-//! Installing a bundle so that a power cut at any moment leaves a machine on which the same bundle can be installed again,
-//! and no older one.
+//! Installing a bundle so that a power cut at any moment leaves a machine on which the same bundle can be installed
+//! again, and no older one.
 //!
 //! 1. The time is remembered, whatever becomes of the bundle.
-//! 2. Everything is staged where only root may look, hashed while it is copied, and synced. Until here a power cut leaves
-//!    only leftovers, which the next installation removes.
+//! 2. Everything is staged where only root may look, hashed while it is copied, and synced. Until here a power cut
+//!    leaves only leftovers, which the next installation removes.
 //! 3. Newer release keys are trusted, then the release is recorded as begun: from here on nothing older is taken.
 //! 4. Papers, bases and the package go to their places. Each of these steps can be done again.
 //! 5. The release is recorded as whole.
@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Gid, fchown, flock, statvfs};
+use rustix::process::geteuid;
 
 use crate::keys::SignedKeys;
 use crate::manifest::{Manifest, Member, Packaging, What};
@@ -120,6 +121,7 @@ pub fn install(
     for (folder, mode) in [(&places.state, 0o700), (&places.inbox, 0o750)] {
         disk::make_folder(folder, mode)?;
         disk::sync_folder(disk::folder_of(folder))?;
+        check_own(folder)?;
     }
     let _lock = lock(&places.state)?;
     let mut record = remember(places)?;
@@ -163,6 +165,13 @@ pub fn install(
 
 fn write_record(places: &Places, record: &Record) -> Result<(), BundleError> {
     disk::replace(&places.state.join(RECORD), &codec::write(RECORD, record)?, 0o600)
+}
+
+/// Whoever else could write there could put something in the place of what was verified.
+fn check_own(folder: &Path) -> Result<(), BundleError> {
+    let facts = fs::symlink_metadata(folder).map_err(BundleError::io("look at", folder))?;
+    let own = facts.is_dir() && facts.uid() == geteuid().as_raw() && facts.mode() & 0o022 == 0;
+    if own { Ok(()) } else { Err(BundleError::Open(folder.to_owned())) }
 }
 
 /// Held while one installation goes on; the system lets it go with the process.
@@ -211,16 +220,24 @@ impl Stage {
         }
     }
 
-    /// Refuses before a disk is full. Both places may be on one disk; each is asked for its own.
+    /// Refuses before a disk is full, whether the two places share one or not.
     fn room(&self, manifest: &Manifest) -> Result<(), BundleError> {
-        for (folder, bases) in [(&self.papers, false), (&self.bases, true)] {
-            let here = manifest.files.iter().filter(|file| (file.what == What::Base) == bases);
-            let needed = here.filter(|file| self.place(file).is_some()).map(|file| file.bytes).sum();
-            let path = disk::folder_of(folder);
-            let facts = statvfs(path).map_err(|error| BundleError::io("look at", path)(error.into()))?;
+        let mut disks: Vec<(u64, PathBuf, u64)> = Vec::new();
+        for file in &manifest.files {
+            let Some(place) = self.place(file) else { continue };
+            let top = if place.starts_with(&self.bases) { &self.bases } else { &self.papers };
+            let path = disk::folder_of(top);
+            let disk = fs::metadata(path).map_err(BundleError::io("look at", path))?.dev();
+            match disks.iter_mut().find(|(known, ..)| *known == disk) {
+                Some((_, _, needed)) => *needed += file.bytes,
+                None => disks.push((disk, path.to_owned(), file.bytes)),
+            }
+        }
+        for (_, path, needed) in disks {
+            let facts = statvfs(&path).map_err(|error| BundleError::io("look at", &path)(error.into()))?;
             let free = facts.f_bavail.saturating_mul(facts.f_frsize);
             if free < needed {
-                return Err(BundleError::Room { path: path.to_owned(), needed, free });
+                return Err(BundleError::Room { path, needed, free });
             }
         }
         Ok(())

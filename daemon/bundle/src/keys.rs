@@ -38,7 +38,7 @@ impl PublicKey {
     /// As openssl writes it: SubjectPublicKeyInfo in PEM.
     #[must_use]
     pub fn to_pem(&self) -> String {
-        pem("PUBLIC KEY", &[&PUBLIC_DER[..], &self.0.0].concat())
+        pem("PUBLIC KEY", &[&PUBLIC_DER[..], &self.0.0].concat()).to_string()
     }
 
     /// Reads what [`PublicKey::to_pem`] or openssl wrote; `None` where it is anything else.
@@ -55,7 +55,7 @@ impl PublicKey {
 }
 
 /// A release key, which signs. Wiped when dropped, never printed.
-pub struct SigningKey(Zeroizing<[u8; 32]>);
+pub struct SigningKey(Box<Zeroizing<[u8; 32]>>);
 
 impl SigningKey {
     /// A new key.
@@ -63,7 +63,7 @@ impl SigningKey {
     /// # Errors
     /// [`BundleError::Random`] without random bytes.
     pub fn create() -> Result<Self, BundleError> {
-        let mut seed = Zeroizing::new([0; 32]);
+        let mut seed = Box::<Zeroizing<[u8; 32]>>::default();
         SystemRandom::new().fill(&mut seed[..]).map_err(|_| BundleError::Random)?;
         Ok(Self(seed))
     }
@@ -74,14 +74,14 @@ impl SigningKey {
         let mut der = Zeroizing::new([0; 48]);
         der[..16].copy_from_slice(&PRIVATE_DER);
         der[16..].copy_from_slice(&self.0[..]);
-        Zeroizing::new(pem("PRIVATE KEY", &der[..]))
+        pem("PRIVATE KEY", &der[..])
     }
 
     /// Reads what [`SigningKey::to_pem`] or openssl wrote; `None` where it is anything else.
     #[must_use]
     pub fn from_pem(text: &str) -> Option<Self> {
         let der = Zeroizing::new(from_pem("PRIVATE KEY", text)?);
-        let mut seed = Zeroizing::new([0; 32]);
+        let mut seed = Box::<Zeroizing<[u8; 32]>>::default();
         let bytes = der.strip_prefix(&PRIVATE_DER).filter(|bytes| bytes.len() == 32)?;
         seed.copy_from_slice(bytes);
         Some(Self(seed))
@@ -116,8 +116,14 @@ impl SigningKey {
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64(der))
+fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let body = Zeroizing::new(base64(der));
+    // With room for all of it: a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(body.len() + 2 * label.len() + 64));
+    for part in ["-----BEGIN ", label, "-----\n", &body, "\n-----END ", label, "-----\n"] {
+        text.push_str(part);
+    }
+    text
 }
 
 fn from_pem(label: &str, text: &str) -> Option<Vec<u8>> {

@@ -3,8 +3,8 @@
 //! A bundle is a plain tar: `manifest.json`, `signatures.json`, then exactly the files that the manifest names, in its
 //! order. Every byte of it follows from the two documents and the files' contents, so whatever differs by a bit is
 //! refused. The manifest takes the signatures of a threshold of release keys; a bundle carries the whole history of
-//! those keys, which must go through the ones that this machine trusts. An older release, an expired one, another one of
-//! the same number, or one for other machines is refused. The crate never goes by bytes that it checked at another
+//! those keys, which must go through the ones that this machine trusts. An older release, an expired one, another one
+//! of the same number, or one for other machines is refused. The crate never goes by bytes that it checked at another
 //! time: it hashes while it stages. It never installs anything of a bundle before the whole of it was verified, never
 //! opens a connection, and asks no clock: whoever calls says what time it is.
 
@@ -25,7 +25,6 @@ extern crate self as moat_bundle;
 #[cfg(test)]
 mod tests;
 
-pub use codec::Fixed;
 pub use error::BundleError;
 pub use install::{Installation, Places, install, remember, trusted};
 pub use keys::{Key, PublicKey, ReleaseKeys, Signature, SignedKeys, SigningKey, newest};

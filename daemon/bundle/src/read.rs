@@ -120,15 +120,19 @@ impl<R: Read> Bundle<R> {
     /// # Errors
     /// Those of [`Manifest::read`], and [`BundleError::OldKeys`] where the bundle carries other keys than it names.
     pub fn unsigned(&self) -> Result<Manifest, BundleError> {
+        self.manifest_under(newest(&self.signatures.keys)?)
+    }
+
+    fn manifest_under(&self, newest: &SignedKeys) -> Result<Manifest, BundleError> {
         let manifest = Manifest::read(&self.manifest)?;
-        let newest = newest(&self.signatures.keys)?.signed.version;
-        if manifest.keys != newest {
-            return Err(BundleError::OldKeys { found: newest, expected: manifest.keys });
+        let found = newest.signed.version;
+        if manifest.keys != found {
+            return Err(BundleError::OldKeys { found, expected: manifest.keys });
         }
         Ok(manifest)
     }
 
-    /// Judges the release keys' history against the trusted ones, then the signatures, and only then reads the manifest.
+    /// Judges the release keys' history against the trusted ones, then the signatures; only then reads the manifest.
     ///
     /// # Errors
     /// [`BundleError::Fork`], [`BundleError::OldKeys`], [`BundleError::TooFew`], [`BundleError::Foreign`],
@@ -144,7 +148,7 @@ impl<R: Read> Bundle<R> {
             None => return Err(BundleError::OldKeys { found: newest.signed.version, expected: version }),
         }
         let signers = newest.signed.signers(&self.manifest, &self.signatures.signatures)?;
-        let manifest = self.unsigned()?;
+        let manifest = self.manifest_under(newest)?;
         Ok(Admitted { manifest, digest: Digest::of(&self.manifest), signers, keys: newest.clone() })
     }
 

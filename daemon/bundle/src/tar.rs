@@ -86,12 +86,31 @@ pub(crate) fn compare(found: &[u8; BLOCK], path: &str, bytes: u64) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::{header, padding, size};
+    use std::fs::File;
+    use std::io::Write;
+    use std::process::Command;
+
+    use super::{BLOCK, header, padding, size};
 
     #[test]
     fn sizes_are_written_as_tar_reads_them() {
         assert_eq!(size(&header("a", 0o7_654_321)), Some(0o7_654_321));
         assert_eq!(&header("a", (1 << 33) + 5)[124..136], b"\x80\0\0\0\0\0\0\x02\0\0\0\x05");
         assert_eq!([0, 1, 511, 512, 513].map(padding), [0, 511, 1, 0, 511]);
+    }
+    /// GNU tar's word on a file that is too large for octal digits, and that is nothing but a hole.
+    #[test]
+    fn gnu_tar_knows_the_size_of_a_large_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.tar");
+        for bytes in [(1 << 33) - 1, (1 << 33) + 5, 1 << 40] {
+            let mut file = File::create(&path).unwrap();
+            file.write_all(&header("bases/a/b", bytes)).unwrap();
+            file.set_len(bytes.next_multiple_of(512) + 3 * BLOCK as u64).unwrap();
+            let listed =
+                Command::new("tar").args(["--list", "--verbose", "--file"]).arg(&path).output().unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            assert!(listed.contains(&format!(" {bytes} ")) && listed.ends_with(" bases/a/b\n"), "{listed}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::*;
@@ -290,6 +290,42 @@ fn two_installations_at_once_are_one_too_many() {
         Ok(())
     };
     install(&path, &site.places, &site.machine, Packaging::Deb, &mut within, &mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn where_others_may_write_nothing_is_staged() {
+    let team = Team::new();
+    let mut site = Site::new(&team);
+    let release = bundle(&team, 7, "0.2.0");
+    site.install(&release).unwrap();
+    for place in [site.places.inbox.clone(), site.places.state.clone()] {
+        let sound = fs::metadata(&place).unwrap().permissions();
+        for mode in [0o770, 0o707, 0o1777] {
+            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+            refused!(site.install(&release).unwrap_err(), BundleError::Open(_));
+        }
+        fs::set_permissions(&place, sound).unwrap();
+        // A link into a folder that is sound is none either.
+        let elsewhere = site.folder.path().join("elsewhere");
+        fs::rename(&place, &elsewhere).unwrap();
+        symlink(&elsewhere, &place).unwrap();
+        refused!(site.install(&release).unwrap_err(), BundleError::Open(_));
+        fs::remove_file(&place).unwrap();
+        fs::rename(&elsewhere, &place).unwrap();
+    }
+    site.install(&release).unwrap();
+}
+
+#[test]
+fn a_bundle_larger_than_the_disk_is_refused_before_it_is_copied() {
+    let team = Team::new();
+    let mut site = Site::new(&team);
+    let files = files("0.2.0");
+    let text = manifest(7, "0.2.0", 1, &files).write().unwrap();
+    let size = format!("\"bytes\": {}", files[1].1.len());
+    let text = String::from_utf8(text).unwrap().replacen(&size, "\"bytes\": 9000000000000000", 1);
+    let release = compose(text.as_bytes(), &team, &body(&files));
+    refused!(site.refuses(&release), BundleError::Room { needed: 9_000_000_000_000_000.., .. });
 }
 
 #[test]

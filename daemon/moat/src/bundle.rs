@@ -131,9 +131,14 @@ fn verify(output: &Output, path: &Path, keys: Option<&Path>) -> Result<Exit, Fai
     let (record, trusted) = match keys {
         Some(keys) => (Record::default(), own(release_keys(keys)?)?),
         None => {
-            let record = moat_bundle::remember(&places).map_err(failure)?;
-            let trusted = moat_bundle::trusted(&places, &record).map_err(failure)?;
-            (record, trusted)
+            let known = moat_bundle::remember(&places)
+                .and_then(|record| moat_bundle::trusted(&places, &record).map(|trusted| (record, trusted)));
+            known.map_err(|error| match failure(error) {
+                Failure { exit: Exit::Denied, message } => {
+                    Failure::new(Exit::Denied, format!("{message}; run it as root, or give --keys"))
+                }
+                failure => failure,
+            })?
         }
     };
     let machine = machine()?;
@@ -266,9 +271,7 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
 
 fn failure(error: BundleError) -> Failure {
     let exit = match &error {
-        BundleError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-            return Failure::new(Exit::Denied, format!("{error}; run it as root"));
-        }
+        BundleError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => Exit::Denied,
         BundleError::Io { source, .. } if source.kind() == ErrorKind::NotFound => Exit::Request,
         BundleError::Io { .. } | BundleError::State { .. } | BundleError::Random => Exit::Internal,
         BundleError::Packager { .. } => Exit::Failed,

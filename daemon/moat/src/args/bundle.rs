@@ -39,7 +39,8 @@ pub(crate) enum Bundle {
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
     },
-    /// Verify a bundle and install it on this machine; for root.
+    /// Verify a bundle and install it on this machine, as root. Ends with 1 where it is refused, and nothing is
+    /// installed; with 6 where the package manager fails.
     Install {
         /// The bundle.
         bundle: PathBuf,
