@@ -162,6 +162,9 @@ fn every_releases_state_is_taken_over() {
         one(site.call(Request::RunStop { name: text(&kept["stopped"]) }));
         site.call(watched);
         assert!(matches!(site.call(Request::VaultRotate), Reply::Seal(_)));
+        let starts = Request::Ledger { act: Some("daemon.start".to_owned()), before: None, most: 1 };
+        let Reply::Ledger(page) = site.call(starts) else { panic!() };
+        assert_eq!(page.entries[0].detail["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(ledger_key(&site), text(&kept["ledger"]["key"]));
         site.set_up_three();
         site.end();

@@ -183,6 +183,9 @@ fn a_hole_that_the_canary_finds_seals_the_vault() {
     let alarm = status(&site).alarm.unwrap();
     assert!(alarm.contains("hole.sock"), "{alarm}");
     refused(&site.call(Request::Scan), Fault::Sealed);
+    while ledger(&site, "canary.open").entries.is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let entries = ledger(&site, "canary.open").entries;
     assert!(entries[0].detail["way"].contains("hole.sock") && entries[0].on["process"] == "moatd");
     site.end();
