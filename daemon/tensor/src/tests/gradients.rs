@@ -61,7 +61,9 @@ fn adapters_of_each_family() {
 
 #[test]
 fn attention_over_more_rows_than_one_block() {
-    let mut architecture = tiny(Kind::Llama);
-    architecture.layers = 1;
-    check(&model(architecture, Some(1), 8).cast(), &batch(&[150, 70], 17, 9));
+    for kind in [Kind::Llama, Kind::Gemma2] {
+        let mut architecture = tiny(kind);
+        architecture.layers = 1;
+        check(&model(architecture, Some(1), 8).cast(), &batch(&[150, 70], 17, 9));
+    }
 }
