@@ -370,7 +370,11 @@ fn ropes(
     let share = [&parameters["partial_rotary_factor"], &all["partial_rotary_factor"]];
     let share = first_of(&share, "partial_rotary_factor", 1.0)?;
     let width = (head_dim as f64 * share) as usize;
-    if (share != 1.0 && of.family != Family::Phi3) || width > head_dim || width < 2 || width % 2 != 0 {
+    if (share != 1.0 && of.family != Family::Phi3)
+        || width > head_dim
+        || width < 2
+        || !width.is_multiple_of(2)
+    {
         let remedy = "only Phi-3 turns a part of a head, an even number of components";
         return Err(unsupported("partial_rotary_factor", &share.to_string(), remedy));
     }

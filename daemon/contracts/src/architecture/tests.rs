@@ -107,7 +107,7 @@ fn phi3_turns_a_part_of_a_head_and_keeps_to_its_first_length() {
     let own = json!({
         "partial_rotary_factor": 0.75, "original_max_position_embeddings": 4096,
         "max_position_embeddings": 131_072, "rope_scaling": {
-            "type": "su", "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "long_factor": [9.0; 6] } });
+            "type": "su", "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "long_factor": vec![9.0; 6] } });
     let phi3 = read("Phi3ForCausalLM", &own);
     assert_eq!((phi3.max_position, phi3.rope.width), (4096, 12));
     let Some(RopeScaling::LongRope { divisors, attention_factor }) = phi3.rope.scaling else { panic!() };
@@ -133,14 +133,14 @@ fn what_would_change_the_forward_is_refused_by_its_key() {
         ("Gemma2ForCausalLM", "query_pre_attn_scalar", json!(-1)),
         ("Gemma3ForCausalLM", "use_bidirectional_attention", true.into()),
         ("Gemma3ForCausalLM", "attn_logit_softcapping", 50.0.into()),
-        ("Phi3ForCausalLM", "partial_rotary_factor", 0.3.into()),
+        ("Phi3ForCausalLM", "partial_rotary_factor", 0.2.into()),
     ] {
         let error = refused(name, &json!({ key: value }));
         assert!(error.contains(key), "{error}");
     }
     let yarn = json!({ "rope_parameters": { "rope_type": "yarn", "rope_theta": 1e4 } });
     assert!(refused("Qwen2ForCausalLM", &yarn).contains("rope_type = yarn"));
-    let longrope = json!({ "rope_scaling": { "rope_type": "longrope", "short_factor": [1.0; 8] } });
+    let longrope = json!({ "rope_scaling": { "rope_type": "longrope", "short_factor": vec![1.0; 8] } });
     assert!(refused("LlamaForCausalLM", &longrope).contains("rope_type = longrope"));
     assert!(refused("Phi3ForCausalLM", &longrope).contains("original_max_position_embeddings"));
     let mut mixed = vec!["sliding_attention"; 6];
