@@ -11,6 +11,7 @@
 //! R turns by position. Where a family has no Nq, Nk, N₂, N₄ or cap, they are the identity; where it has no window, it is
 //! boundless; where one linear makes several of these, its rows are cut apart.
 
+use std::array;
 use std::borrow::Cow;
 
 use crate::kernels::{Attended, AttendedMut, Columns, Heads, Kernels, Rope, Scores, Spans, Turn};
@@ -142,30 +143,36 @@ impl<'a, F: Float, K: Kernels<F>> Pass<'a, F, K> {
         self.kernels.rms_norm_backward(x, &self.norm_weight(weight), scales, dy, d, own);
     }
 
-    /// What linears make of the same rows, in `N` parts of these widths: one linear each, or one for all.
-    fn parts<const N: usize>(
+    /// What linears make of the same rows, in `N` parts of these widths, one linear each or one for all, and what is
+    /// made of each part at once, so that few of them are in memory together.
+    fn parts<const N: usize, T>(
         &self,
         linears: &[LinearIndex],
         widths: [usize; N],
         x: &[F],
         workspace: &mut Workspace<F>,
-    ) -> [Vec<F>; N] {
-        let mut made = linears.iter().map(|linear| {
+        mut each: impl FnMut(usize, Vec<F>, &mut Workspace<F>) -> T,
+    ) -> [T; N] {
+        let made = |linear: &LinearIndex, workspace: &mut Workspace<F>| {
             let mut y = workspace.take(self.rows * linear.outputs);
             self.model.linear(linear).forward(self.kernels, x, &mut y, false, workspace);
             y
-        });
+        };
         if linears.len() == N {
-            return widths.map(|_| made.next().unwrap_or_default());
+            return array::from_fn(|place| {
+                let part = made(&linears[place], workspace);
+                each(place, part, workspace)
+            });
         }
-        let whole = made.next().unwrap_or_default();
+        let whole = made(&linears[0], workspace);
         let (mut first, width) = (0, widths.iter().sum());
-        let parts = widths.map(|count| {
+        let parts = array::from_fn(|place| {
+            let count = widths[place];
             let mut part = workspace.take(self.rows * count);
             let (from, to) = (Columns { first, width }, Columns { first: 0, width: count });
             self.kernels.copy_columns(&whole, from, count, &mut part, to);
             first += count;
-            part
+            each(place, part, workspace)
         });
         workspace.give([whole]);
         parts
@@ -320,12 +327,14 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         let (block, Heads { query, key, width }) = (&self.index.blocks[layer], self.heads);
         let (normed, input_scales) = self.norm(input, block.input_norm, workspace);
         let widths = [query * width, key * width, key * width];
-        let [q, k, v] = self.parts(block.queries(), widths, &normed, workspace);
-        workspace.give([normed]);
         let (norms, turn) = (block.head_norms.unzip(), Turn::Forth(self.rope(layer)));
-        let (q, raw_q) = self.to_heads(q, query, norms.0, turn, workspace);
-        let (k, raw_k) = self.to_heads(k, key, norms.1, turn, workspace);
-        let (v, _) = self.to_heads(v, key, None, Turn::None, workspace);
+        let ways = [(query, norms.0, turn), (key, norms.1, turn), (key, None, Turn::None)];
+        let heads = self.parts(block.queries(), widths, &normed, workspace, |place, rows, workspace| {
+            let (count, norm, turn) = ways[place];
+            self.to_heads(rows, count, norm, turn, workspace)
+        });
+        workspace.give([normed]);
+        let [(q, raw_q), (k, raw_k), (v, _)] = heads;
         Projected { input_scales, heads: [q, k, v], raw: raw_q.zip(raw_k).map(|(q, k)| [q, k]) }
     }
 
@@ -350,7 +359,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         let block = &self.index.blocks[layer];
         let (normed, scales) = self.norm(middle, block.middle_norm, workspace);
         let widths = [self.model.weights.architecture.intermediate; 2];
-        let [gate, up] = self.parts(block.gates(), widths, &normed, workspace);
+        let [gate, up] = self.parts(block.gates(), widths, &normed, workspace, |_, rows, _| rows);
         workspace.give([normed]);
         [scales, gate, up]
     }
