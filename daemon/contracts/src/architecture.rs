@@ -117,7 +117,7 @@ pub struct Architecture {
     pub output_norms: bool,
     /// RMS norm on each head of q and k.
     pub qk_norm: bool,
-    /// What embeddings are multiplied by.
+    /// What embeddings are multiplied by, rounded to the numbers that are computed in, as transformers does.
     pub embedding_scale: f64,
     /// How positions turn heads, but where a block slides.
     pub rope: Rope,
