@@ -11,16 +11,18 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig,
+    MistralForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MASKED = -100
 STEPS = 20
 # With a smaller epsilon, or a higher rate, AdamW magnifies rounding until the steps of some seeds are chaos.
 OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-5, "weight_decay": 0.01, "clip": 1.0}
 LEARNING_RATE = {"lora": 2e-3, "full": 2e-3}
 
-# The committed cases. Between them: grouped, single and one-to-one key heads, both heads, every bias, both scalings.
+# The committed cases. Between them: grouped, single and one-to-one key heads, both heads, every bias, every scaling,
+# windows shorter than the documents in all blocks, in some and in none, caps that bend scores and logits.
 CASES = {
     "llama": (LlamaConfig, LlamaForCausalLM, dict(
         hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=48,
@@ -38,12 +40,33 @@ CASES = {
                          "high_freq_factor": 4.0, "original_max_position_embeddings": 64})),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, dict(
         hidden_size=48, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
-        tie_word_embeddings=True, rms_norm_eps=1e-6,
+        tie_word_embeddings=True, rms_norm_eps=1e-6, use_sliding_window=True, sliding_window=24, max_window_layers=1,
         rope_parameters={"rope_type": "default", "rope_theta": 1000000.0})),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(
         hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=56,
         tie_word_embeddings=False, rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 1000000.0})),
+    "mistral": (MistralConfig, MistralForCausalLM, dict(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=48,
+        tie_word_embeddings=False, rms_norm_eps=1e-5, sliding_window=16,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0})),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, dict(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=48,
+        tie_word_embeddings=True, rms_norm_eps=1e-6, hidden_activation="gelu_pytorch_tanh", sliding_window=16,
+        query_pre_attn_scalar=11, attn_logit_softcapping=3.0, final_logit_softcapping=6.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0})),
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, dict(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=1, head_dim=12, intermediate_size=48,
+        tie_word_embeddings=True, rms_norm_eps=1e-6, hidden_activation="gelu_pytorch_tanh", sliding_window=16,
+        query_pre_attn_scalar=10, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={"full_attention": {"rope_type": "linear", "rope_theta": 1000000.0, "factor": 8.0},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}})),
+    # No document is longer than the original length: beyond it, LongRoPE's other divisors hold.
+    "phi3": (Phi3Config, Phi3ForCausalLM, dict(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
+        tie_word_embeddings=False, rms_norm_eps=1e-5, original_max_position_embeddings=144,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75,
+                         "short_factor": [1.0, 1.5, 2.5], "long_factor": [1.0, 4.0, 9.0]})),
 }
 
 
@@ -57,16 +80,24 @@ def reshaped(settings, draw):
                     hidden_size=heads * (draw.choice([5, 8, 12]) if "head_dim" in settings else head_dim))
     if "head_dim" in settings:
         settings["head_dim"] = head_dim
+    if settings["rope_parameters"].get("rope_type") == "longrope":
+        head_dim = draw.choice([8, 16])
+        pairs = head_dim * 3 // 8
+        settings["hidden_size"] = heads * head_dim
+        settings["rope_parameters"] = settings["rope_parameters"] | {
+            "short_factor": [1 + 3 * draw.random() for _ in range(pairs)], "long_factor": [9.0] * pairs}
     return settings
 
 
 def randomise(model, generator):
     """Values large enough that a part that is left out changes the result."""
+    # Gemma stores its norms' weights less one.
+    centre = 0 if type(model).__name__.startswith("Gemma") else 1
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("norm.weight"):
-                parameter.copy_(1 + 0.1 * noise)
+                parameter.copy_(centre + 0.1 * noise)
             elif name.endswith("bias"):
                 parameter.copy_(0.2 * noise)
             elif "embed_tokens" in name:
@@ -127,8 +158,9 @@ def train(model, row, learning_rate):
 def make(folder, kinds, settings, seed, lengths):
     config_class, model_class, _ = kinds
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    config = config_class(vocab_size=96, num_hidden_layers=2, max_position_embeddings=256, hidden_act="silu",
-                          bos_token_id=None, eos_token_id=0, pad_token_id=None, **settings)
+    activation = {} if "hidden_activation" in settings else {"hidden_act": "silu"}
+    config = config_class(vocab_size=96, num_hidden_layers=2, max_position_embeddings=256, bos_token_id=None,
+                          eos_token_id=0, pad_token_id=None, **activation, **settings)
     shutil.rmtree(folder, ignore_errors=True)
 
     def fresh(dtype=torch.float64):
@@ -138,7 +170,9 @@ def make(folder, kinds, settings, seed, lengths):
     base = model_class(config)
     randomise(base, generator)
     base.save_pretrained(folder)
-    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, bias="none", target_modules=LINEARS, task_type="CAUSAL_LM")
+    linears = {name.split(".")[-1] for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, bias="none", target_modules=sorted(linears),
+                      task_type="CAUSAL_LM")
     adapted = get_peft_model(base, lora)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

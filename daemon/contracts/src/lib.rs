@@ -16,7 +16,9 @@ mod record;
 mod rules;
 mod text;
 
-pub use architecture::{Architecture, ArchitectureError, Family, RopeScaling, TensorShape};
+pub use architecture::{
+    Activation, Architecture, ArchitectureError, Family, LinearShape, Rope, RopeScaling, Sliding, TensorShape,
+};
 pub use boundary::{Attempt, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError, Hasher};

@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use moat_contracts::{Architecture, ArchitectureError, Digest};
-use moat_template::{BaseText, TemplateError};
+use moat_template::{BaseText, Message, TemplateError};
 
 use crate::files::{Passage, SUMS, digest, fresh_folder, names, publish, read_json, read_sums, write};
 use crate::store::{FileEntry, RECORD, hash_of, is_name};
@@ -100,7 +100,8 @@ fn read_config(folder: &Path, present: &[String]) -> Result<(Architecture, Strin
 fn check_text(folder: &Path, architecture: &Architecture) -> Result<(bool, Option<String>), ModelError> {
     let text = BaseText::load(folder)?;
     let vocabulary = architecture.vocabulary;
-    let highest = text.size().saturating_sub(1);
+    // Special tokens may lie beyond: Gemma 3's text models have a tokenizer that also marks images.
+    let highest = text.plain_size().saturating_sub(1);
     if highest >= vocabulary {
         return Err(ModelError::Vocabulary { what: "tokenizer.json", highest, vocabulary });
     }
@@ -112,7 +113,15 @@ fn check_text(folder: &Path, architecture: &Architecture) -> Result<(bool, Optio
         return Ok((false, None));
     }
     match text.check_template() {
-        Ok(_) => Ok((true, None)),
+        Ok(_) => {
+            let printed = text.chat_prompt(&[Message::user("?")])?;
+            match printed.into_iter().map(|token| token as usize).max().filter(|token| *token >= vocabulary) {
+                Some(highest) => {
+                    Err(ModelError::Vocabulary { what: "the chat template", highest, vocabulary })
+                }
+                None => Ok((true, None)),
+            }
+        }
         Err(fault @ (TemplateError::NoStop | TemplateError::NoAnswer | TemplateError::Prefix { .. })) => {
             Ok((false, Some(fault.to_string())))
         }

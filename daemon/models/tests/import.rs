@@ -22,8 +22,11 @@ struct Site {
 }
 
 fn tensors() -> Tensors {
-    let config = fs::read_to_string(tiny().join("config.json")).unwrap();
-    let tensors = Architecture::from_config(&config).unwrap().tensors();
+    tensors_of(&fs::read_to_string(tiny().join("config.json")).unwrap())
+}
+
+fn tensors_of(config: &str) -> Tensors {
+    let tensors = Architecture::from_config(config).unwrap().tensors();
     let ones = |shape: &[usize]| [0x80, 0x3f].repeat(shape.iter().product());
     tensors.into_iter().map(|tensor| (tensor.name, tensor.shape.clone(), ones(&tensor.shape))).collect()
 }
@@ -193,6 +196,26 @@ fn text_that_does_not_belong_to_the_weights_is_refused() {
     site1.edit("config.json", |config| config["vocab_size"] = 262.into());
     let error = site1.refusal();
     assert!(matches!(error, ModelError::Vocabulary { highest: 262, vocabulary: 262, .. }), "{error}");
+    // Special tokens that nothing prints may lie beyond the embedding, and what the template prints may not.
+    let special = |config: &mut Value| config["eos_token_id"] = json!([]);
+    for (turn, imports) in [("<|turn|>", false), ("[turn]", true)] {
+        let site = site();
+        site.edit("config.json", |config| config["vocab_size"] = 261.into());
+        site.edit("config.json", special);
+        site.edit("generation_config.json", special);
+        site.edit("tokenizer_config.json", |config| {
+            let template = config["chat_template"].as_str().unwrap().replace("<|done|>", "<|end|>");
+            config["chat_template"] = template.replace("<|turn|>", turn).into();
+        });
+        let config = fs::read_to_string(site.folder.join("config.json")).unwrap();
+        save(&tensors_of(&config), Dtype::BF16, &site.folder.join("model.safetensors"));
+        if imports {
+            site.import().unwrap();
+        } else {
+            let error = site.refusal();
+            assert!(matches!(error, ModelError::Vocabulary { highest: 261, .. }), "{error}");
+        }
+    }
     let site2 = site();
     site2.edit("generation_config.json", |config| config["eos_token_id"] = 264.into());
     assert!(matches!(site2.refusal(), ModelError::Vocabulary { what: "a special token", .. }));

@@ -93,6 +93,18 @@ impl BaseText {
         self.marked.get_vocab(true).values().max().map_or(0, |highest| *highest as usize + 1)
     }
 
+    /// The same for what people wrote: special tokens, which only a template prints, left out.
+    pub fn plain_size(&self) -> usize {
+        let special = self.marked.get_added_tokens_decoder();
+        let plain = |id: &u32| special.get(id).is_none_or(|token| !token.special);
+        self.marked
+            .get_vocab(true)
+            .into_values()
+            .filter(plain)
+            .max()
+            .map_or(0, |highest| highest as usize + 1)
+    }
+
     /// What the base wants before every text, if anything.
     pub fn start(&self) -> Option<u32> {
         self.start
@@ -101,6 +113,11 @@ impl BaseText {
     /// What stands after every text.
     pub fn end(&self) -> u32 {
         self.end
+    }
+
+    /// What [`BaseText::end`] is written as.
+    pub(crate) fn end_text(&self) -> String {
+        self.marked.id_to_token(self.end).unwrap_or_default()
     }
 
     /// Every token at which an answer stops, ascending; [`BaseText::end`] is one of them.

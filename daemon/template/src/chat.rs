@@ -145,9 +145,14 @@ impl BaseText {
         whole: &str,
     ) -> Result<(Vec<Range<usize>>, Turns), TemplateError> {
         let template = self.template().ok_or(TemplateError::NoTemplate)?;
+        let end = self.end_text();
         let span = |index: usize| -> Result<Option<Range<usize>>, TemplateError> {
             let prompt = template.render(&messages[..index], true)?.text;
-            let turn = template.render(&messages[..=index], false)?.text;
+            let mut turn = template.render(&messages[..=index], false)?.text;
+            // Phi-3 ends a chat, not a turn, by the end of text.
+            if !whole.starts_with(&turn) && turn.ends_with(&end) {
+                turn.truncate(turn.len() - end.len());
+            }
             let kept = whole.starts_with(&turn) && turn.starts_with(&prompt);
             Ok(kept.then_some(prompt.len()..turn.len()))
         };

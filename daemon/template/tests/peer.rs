@@ -46,11 +46,16 @@ fn chats_render_as_in_transformers() {
     for case in cases.as_array().unwrap() {
         let template = Template::parse(case["template"].as_str().unwrap(), variables.clone()).unwrap();
         let chat = messages(&case["messages"].to_string()).unwrap();
-        let rendered = template.render(&chat, case["prompt"].as_bool().unwrap()).unwrap();
-        assert_eq!(rendered.text, case["expected"].as_str().unwrap(), "{}", case["name"]);
+        let rendered = template.render(&chat, case["prompt"].as_bool().unwrap());
         seen += 1;
+        if let Some(raised) = case["raises"].as_str() {
+            let error = rendered.unwrap_err().to_string();
+            assert!(error.ends_with(raised), "{error}");
+            continue;
+        }
+        assert_eq!(rendered.unwrap().text, case["expected"].as_str().unwrap(), "{}", case["name"]);
     }
-    assert!(seen >= 24);
+    assert!(seen >= 42);
 }
 
 #[test]
@@ -91,7 +96,7 @@ fn texts_encode_as_in_tokenizers_and_specials_in_them_stay_letters() {
         assert_eq!(base.decode(&tokens).unwrap(), text);
         assert_eq!(base.encode_special(text).unwrap(), ids(&row["marked"]), "{text}");
     }
-    assert_eq!(base.size(), 263);
+    assert_eq!((base.size(), base.plain_size()), (263, 260));
     assert_eq!((base.start(), base.end(), base.stops()), (None, 260, [260, 262].as_slice()));
     assert_eq!(base.special(), ["<|done|>", "<|end|>", "<|turn|>"]);
 }
@@ -140,6 +145,35 @@ fn a_template_that_rewrites_earlier_answers_teaches_the_last_one() {
     let answer = base.encode("<think></think>d").unwrap();
     assert_eq!(tokens.answer.iter().filter(|learnt| **learnt).count(), answer.len() + 1);
     assert_eq!(base.chat(&chat[..2]).unwrap().turns, Turns::All);
+}
+
+#[test]
+fn templates_of_other_families_teach_every_answer() {
+    let chat =
+        [Message::user("why"), Message::assistant("so"), Message::user("no"), Message::assistant("yes")];
+    for (name, between, after) in [
+        ("alternating", vec![262], vec![262]),
+        ("instructed", vec![260], vec![260]),
+        // The end of text stands behind the last turn alone.
+        ("closing", vec![262], [vec![262], ids_of("\n"), vec![260]].concat()),
+    ] {
+        let (_folder, base) = base_with(&template_of(name));
+        assert_eq!(base.check_template().unwrap(), Turns::All, "{name}");
+        let tokens = base.chat(&chat).unwrap();
+        let learnt = tokens.tokens.iter().zip(&tokens.answer).filter(|(_, learnt)| **learnt);
+        let learnt: Vec<u32> = learnt.map(|(token, _)| *token).collect();
+        let space = if name == "instructed" { " " } else { "" };
+        let said = |text: &str| base.encode(&format!("{space}{text}")).unwrap();
+        assert_eq!(learnt, [said("so"), between, said("yes"), after].concat(), "{name}");
+    }
+    let system = Message { role: "system".to_owned(), content: "be brief".to_owned() };
+    let chat = [system, Message::user("why"), Message::assistant("so")];
+    let (_folder, base) = base_with(&template_of("alternating"));
+    assert!(base.chat(&chat).unwrap_err().to_string().contains("no system here"));
+}
+
+fn ids_of(text: &str) -> Vec<u32> {
+    BaseText::load(&fixtures().join("tiny")).unwrap().encode(text).unwrap()
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use moat_contracts::{Architecture, Family};
+use moat_contracts::Architecture;
 use moat_tensor::{AdamW, Batch, Gradients, Lora, Model, Moments, Weights, adamw, forward_backward};
 
 const USAGE: &str = "usage: lora_step [--full] [--recompute] [--steps N] [--batch N] [--seq N] [--threads N]";
@@ -29,24 +29,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Full training is what makes the starter base: smaller, and tied.
     let hidden = if full { 288 } else { 512 };
-    let architecture = Architecture {
-        family: Family::Llama,
-        hidden,
-        layers: 8,
-        heads: if full { 6 } else { 8 },
-        kv_heads: if full { 2 } else { 4 },
-        head_dim: if full { 48 } else { 64 },
-        intermediate: if full { 768 } else { 1408 },
-        vocabulary: 8192,
-        max_position: 2048.max(length),
-        norm_epsilon: 1e-6,
-        rope_theta: 10_000.0,
-        rope_scaling: None,
-        qkv_bias: false,
-        output_bias: false,
-        qk_norm: false,
-        tied: full,
-    };
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": hidden,
+        "num_hidden_layers": 8,
+        "num_attention_heads": if full { 6 } else { 8 },
+        "num_key_value_heads": if full { 2 } else { 4 },
+        "intermediate_size": if full { 768 } else { 1408 },
+        "vocab_size": 8192,
+        "max_position_embeddings": 2048.max(length),
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": full,
+    });
+    let architecture = Architecture::from_config(&config.to_string())?;
     let adapter = (!full).then(|| Lora::new(&architecture, 16, 32.0, 1));
     let mut model = Model { weights: Weights::random(architecture, 0), adapter };
     let mut batch = Batch { tokens: Vec::new(), targets: Vec::new(), segments: vec![0] };

@@ -1,4 +1,4 @@
-use crate::block::Pass;
+use crate::block::{Pass, buffers};
 use crate::kernels::{Cached, Kernels};
 use crate::workspace::Workspace;
 use crate::{Float, Model, TensorError};
@@ -107,14 +107,15 @@ pub fn decode<F: Float>(
         }
         let mut o = workspace.take(q.len());
         let view = Cached { k: &kept.k, v: &kept.v, capacity: *capacity, length };
-        pass.kernels.attention_cached(&q, view, pass.heads, &mut o);
-        let middle = pass.after_attention(layer, &x, &o, workspace);
-        let [scales, gate, up] = pass.gated(layer, &middle, workspace);
-        let output = pass.finish(layer, &middle, &gate, &up, workspace);
+        pass.kernels.attention_cached(&q, view, pass.heads, pass.scores(layer), &mut o);
+        let (middle, attended) = pass.after_attention(layer, &x, &o, workspace);
+        let [scales, gate, up] = pass.gates(layer, &middle, workspace);
+        let (output, gated) = pass.after_mlp(layer, &middle, &gate, &up, workspace);
         workspace.give([q, k, v, o, middle, scales, gate, up, std::mem::replace(&mut x, output)]);
+        workspace.give(buffers(attended.into_iter().chain(gated)));
     }
     *seen = length;
-    let logits = pass.head(&x[(rows - 1) * architecture.hidden..], workspace);
+    let logits = pass.logits(&x[(rows - 1) * architecture.hidden..], workspace);
     workspace.give([x]);
     Ok(logits)
 }

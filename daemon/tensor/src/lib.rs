@@ -1,5 +1,6 @@
-//! The forward, the hand-written backward and the optimiser of the Llama, Qwen2 and Qwen3 decoders, with the
-//! formats that their weights and adapters are kept in, plain or sealed.
+//! The forward, the hand-written backward and the optimiser of decoders of the kind of Llama, Mistral, Qwen, Gemma and
+//! Phi-3, with the formats that their weights and adapters are kept in, plain or sealed. What sets a family apart are
+//! fields of [`moat_contracts::Architecture`]; `block.rs` is the one formula of all of them.
 //!
 //! It is the one crate that names candle, which reads the stored types; from there on weights, activations and
 //! gradients are plain `f32` buffers, because candle's activations are allocated and cleared at each operation and

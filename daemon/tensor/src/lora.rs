@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use moat_contracts::{Architecture, Digest};
+use moat_contracts::{Architecture, Digest, LinearShape};
 use serde_json::{Value, json};
 
 use crate::kernels::{Cpu, Kernels, Matrix, MatrixMut};
@@ -94,7 +94,7 @@ impl Lora {
             "modules_to_save": null,
             "peft_type": "LORA",
             "r": self.rank,
-            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            "target_modules": self.targets(),
             "task_type": "CAUSAL_LM",
             "use_dora": false,
             "use_rslora": false,
@@ -123,14 +123,22 @@ impl<F: Float> Lora<F> {
         &self.parameters
     }
 
+    /// The names of the linears, each once, in the order of the forward.
+    fn targets(&self) -> Vec<&str> {
+        let mut targets = Vec::new();
+        for parameter in self.parameters.list() {
+            // As in `….self_attn.q_proj.lora_A.weight`.
+            if let Some(target) = parameter.name.rsplit('.').nth(2).filter(|target| !targets.contains(target))
+            {
+                targets.push(target);
+            }
+        }
+        targets
+    }
+
     /// The same adapter as other numbers.
     pub fn cast<G: Float>(&self) -> Lora<G> {
         Lora { rank: self.rank, alpha: self.alpha, parameters: self.parameters.cast() }
-    }
-
-    /// Where a linear's A stands; its B follows.
-    pub(crate) fn first(layer: usize, slot: usize) -> usize {
-        2 * (layer * 7 + slot)
     }
 
     /// Adds the adapter to the weights it was trained on.
@@ -143,13 +151,11 @@ impl<F: Float> Lora<F> {
         }
         let scale = F::from_f64(self.alpha / self.rank as f64);
         let index = Index::new(&weights.architecture);
-        for (layer, block) in index.blocks.iter().enumerate() {
-            for (slot, (weight, _)) in block.linears.iter().enumerate() {
-                let [a, b] = [0, 1].map(|offset| &self.parameters.list()[Self::first(layer, slot) + offset]);
-                let (inputs, weight) = (a.shape[1], &mut weights.parameters.list_mut()[*weight].values);
-                let (a, b) = (Matrix::new(&a.values, inputs), Matrix::new(&b.values, self.rank));
-                Cpu.product(MatrixMut::new(weight, inputs), b, a, scale, true);
-            }
+        for linear in index.blocks.iter().flat_map(|block| &block.linears) {
+            let [a, b] = [0, 1].map(|offset| &self.parameters.list()[linear.adapter + offset].values);
+            let weight = &mut weights.parameters.list_mut()[linear.weight].values;
+            let (a, b) = (Matrix::new(a, linear.inputs), Matrix::new(b, self.rank));
+            Cpu.product(MatrixMut::new(weight, linear.inputs), b, a, scale, true);
         }
         Ok(())
     }
@@ -159,7 +165,7 @@ impl<F: Float> Lora<F> {
 fn empty(architecture: &Architecture, rank: usize) -> Parameters {
     let mut list = Vec::new();
     for layer in 0..architecture.layers {
-        for (name, [outputs, inputs]) in architecture.linears() {
+        for LinearShape { name, outputs, inputs, .. } in architecture.linears() {
             let prefix = format!("base_model.model.model.layers.{layer}.{name}");
             for (part, shape) in [("lora_A", vec![rank, inputs]), ("lora_B", vec![outputs, rank])] {
                 list.push(Parameter { name: format!("{prefix}.{part}.weight"), shape, values: Vec::new() });

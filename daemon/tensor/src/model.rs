@@ -35,31 +35,76 @@ impl<F: Float> Model<F> {
         Model { weights: self.weights.cast(), adapter: self.adapter.as_ref().map(Lora::cast) }
     }
 
-    /// Linear `slot` of a block, in the order of [`Architecture::linears`].
-    pub(crate) fn linear(&self, block: &BlockIndex, layer: usize, slot: usize) -> Linear<'_, F> {
+    /// A linear, with its part of the adapter where there is one.
+    pub(crate) fn linear(&self, linear: &LinearIndex) -> Linear<'_, F> {
         let values = |index: usize| self.weights.parameters.list()[index].values.as_slice();
-        let (weight, biased) = block.linears[slot];
-        let [outputs, inputs] = self.weights.architecture.linears()[slot].1;
         let adapter = self.adapter.as_ref().map(|adapter| {
             let list = adapter.parameters.list();
-            let first = Lora::<F>::first(layer, slot);
             let scale = F::from_f64(adapter.alpha / adapter.rank as f64);
-            LowRank { a: &list[first].values, b: &list[first + 1].values, rank: adapter.rank, scale }
+            let (a, b) = (&list[linear.adapter].values, &list[linear.adapter + 1].values);
+            LowRank { a, b, rank: adapter.rank, scale }
         });
-        let bias = biased.then(|| values(weight + 1));
-        Linear { weight: values(weight), bias, adapter, outputs, inputs }
+        let bias = linear.bias.then(|| values(linear.weight + 1));
+        let (outputs, inputs) = (linear.outputs, linear.inputs);
+        Linear { weight: values(linear.weight), bias, adapter, outputs, inputs }
     }
 }
 
-/// Where a block's tensors stand in the order of [`Architecture::tensors`].
+/// Where a linear's tensors stand in the order of [`Architecture::tensors`], and in that of an adapter.
+#[derive(Clone, Debug)]
+pub(crate) struct LinearIndex {
+    pub(crate) weight: usize,
+    /// Whether its bias follows.
+    pub(crate) bias: bool,
+    /// The adapter's A; its B follows.
+    pub(crate) adapter: usize,
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+}
+
+/// Where a block's tensors stand.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockIndex {
+    /// Before attention.
     pub(crate) input_norm: usize,
-    pub(crate) post_norm: usize,
-    /// Weight, and whether its bias follows.
-    pub(crate) linears: [(usize, bool); 7],
+    /// On what attention adds to the stream.
+    pub(crate) attention_norm: Option<usize>,
+    /// Before the MLP.
+    pub(crate) middle_norm: usize,
+    /// On what the MLP adds to the stream.
+    pub(crate) mlp_norm: Option<usize>,
+    /// In the order of [`Architecture::linears`].
+    pub(crate) linears: Vec<LinearIndex>,
     /// Norms of the heads of q and k.
     pub(crate) head_norms: Option<(usize, usize)>,
+}
+
+impl BlockIndex {
+    /// One fused linear, or three, make q, k and v; one or two make the gate and what it gates; one follows each.
+    fn fused(&self) -> bool {
+        self.linears.len() == 4
+    }
+
+    /// Those that make q, k and v.
+    pub(crate) fn queries(&self) -> &[LinearIndex] {
+        &self.linears[..if self.fused() { 1 } else { 3 }]
+    }
+
+    /// The attention's output.
+    pub(crate) fn output(&self) -> &LinearIndex {
+        &self.linears[self.queries().len()]
+    }
+
+    /// Those that make the gate and what it gates.
+    pub(crate) fn gates(&self) -> &[LinearIndex] {
+        let first = self.queries().len() + 1;
+        &self.linears[first..self.linears.len() - 1]
+    }
+
+    /// The MLP's output.
+    pub(crate) fn down(&self) -> &LinearIndex {
+        &self.linears[self.linears.len() - 1]
+    }
 }
 
 /// Where all tensors stand; the embedding is the first.
@@ -73,22 +118,37 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new(architecture: &Architecture) -> Self {
-        let mut next = 1;
+        let (mut next, mut adapter) = (1, 0);
         let mut step = |count: usize| {
             next += count;
             next - count
         };
+        let shapes = architecture.linears();
         let mut blocks = Vec::with_capacity(architecture.layers);
         for _ in 0..architecture.layers {
-            let (input_norm, post_norm) = (step(1), step(1));
-            let linears = architecture.linears().map(|(name, _)| {
-                let output = name == "self_attn.o_proj";
-                let inner = name.starts_with("self_attn") && !output;
-                let biased = (inner && architecture.qkv_bias) || (output && architecture.output_bias);
-                (step(1 + usize::from(biased)), biased)
+            let (input_norm, second) = (step(1), step(1));
+            // Where outputs are normed, the second in line is the norm of the attention's.
+            let (attention_norm, middle_norm, mlp_norm) = if architecture.output_norms {
+                (Some(second), step(1), Some(step(1)))
+            } else {
+                (None, second, None)
+            };
+            let linears = shapes.iter().map(|shape| {
+                let weight = step(1 + usize::from(shape.bias));
+                adapter += 2;
+                let (bias, outputs, inputs) = (shape.bias, shape.outputs, shape.inputs);
+                LinearIndex { weight, bias, adapter: adapter - 2, outputs, inputs }
             });
+            let linears = linears.collect();
             let head_norms = architecture.qk_norm.then(|| (step(1), step(1)));
-            blocks.push(BlockIndex { input_norm, post_norm, linears, head_norms });
+            blocks.push(BlockIndex {
+                input_norm,
+                attention_norm,
+                middle_norm,
+                mlp_norm,
+                linears,
+                head_norms,
+            });
         }
         let norm = step(1);
         let head = if architecture.tied { 0 } else { step(1) };

@@ -26,6 +26,7 @@ impl<'a, F: Float> Pass<'a, F, Cpu> {
     /// Rows of these segments, whose first position is `first`.
     pub(crate) fn new(model: &'a Model<F>, list: Vec<(usize, usize)>, first: usize) -> Self {
         let architecture = &model.weights.architecture;
+        let sliding = architecture.sliding.as_ref().map(|sliding| &sliding.rope);
         let longest = list.iter().map(|(_, length)| *length).max().unwrap_or(0);
         Self {
             kernels: &Cpu,
@@ -37,7 +38,10 @@ impl<'a, F: Float> Pass<'a, F, Cpu> {
                 width: architecture.head_dim,
             },
             rows: list.iter().map(|(_, length)| *length).sum(),
-            rope: rope::table(architecture, first, longest),
+            rope: rope::table(&architecture.rope, first, longest),
+            sliding_rope: sliding
+                .filter(|sliding| **sliding != architecture.rope)
+                .map(|sliding| rope::table(sliding, first, longest)),
             spans: Spans { list },
         }
     }
@@ -57,7 +61,16 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
     pub(crate) fn embed(&self, tokens: &[u32], workspace: &mut Workspace<F>) -> Vec<F> {
         let mut x = workspace.take(tokens.len() * self.hidden());
         self.kernels.gather(self.weight(0), tokens, self.hidden(), &mut x);
+        self.scale_embedded(&mut x);
         x
+    }
+
+    /// What embeddings are multiplied by: in the forward, and in the backward.
+    fn scale_embedded(&self, x: &mut [F]) {
+        let scale = self.model.weights.architecture.embedding_scale;
+        if scale != 1.0 {
+            self.kernels.scale(x, F::from_f64(scale));
+        }
     }
 
     /// The residual stream after all blocks, of which nothing is kept.
@@ -72,8 +85,21 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         x
     }
 
+    fn logit_cap(&self) -> Option<F> {
+        self.model.weights.architecture.logit_cap.map(F::from_f64)
+    }
+
     /// Logits of some rows of the residual stream.
-    pub(crate) fn head(&self, x: &[F], workspace: &mut Workspace<F>) -> Vec<F> {
+    pub(crate) fn logits(&self, x: &[F], workspace: &mut Workspace<F>) -> Vec<F> {
+        let mut logits = self.head(x, workspace);
+        if let Some(cap) = self.logit_cap() {
+            self.kernels.soft_cap(&mut logits, cap);
+        }
+        logits
+    }
+
+    /// The same before their cap.
+    fn head(&self, x: &[F], workspace: &mut Workspace<F>) -> Vec<F> {
         let (normed, scales) = self.norm(x, self.index.norm, workspace);
         let weight = Matrix::new(self.weight(self.index.head), self.hidden());
         let vocabulary = self.model.weights.architecture.vocabulary;
@@ -92,7 +118,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
             self.kernels.gather(x, rows, self.hidden(), &mut own);
             let mut logits = self.head(&own, workspace);
             let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
-            self.kernels.cross_entropy(&mut logits, &targets, None, losses);
+            self.kernels.cross_entropy(&mut logits, &targets, self.logit_cap(), None, losses);
             workspace.give([own, logits]);
         }
         losses
@@ -119,7 +145,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
             self.kernels.gather(x, rows, hidden, &mut own);
             let mut logits = self.head(&own, workspace);
             let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
-            self.kernels.cross_entropy(&mut logits, &targets, Some(scale), losses);
+            self.kernels.cross_entropy(&mut logits, &targets, self.logit_cap(), Some(scale), losses);
             nats += losses.iter().map(|loss| loss.to_f64()).sum::<f64>();
 
             let (normed, scales) = self.norm(&own, self.index.norm, workspace);
@@ -175,6 +201,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
             self.backward(layer, kept, &mut x, gradients, workspace);
         }
         if self.model.adapter.is_none() {
+            self.scale_embedded(&mut x);
             self.kernels.scatter_add(&x, &batch.tokens, self.hidden(), &mut gradients[0].values);
         }
         workspace.give([x]);
@@ -238,5 +265,5 @@ pub fn logits<F: Float>(model: &Model<F>, batch: &Batch) -> Result<Vec<F>, Tenso
     let pass = Pass::of(model, batch)?;
     let mut workspace = Workspace::new();
     let x = pass.infer(&batch.tokens, &mut workspace);
-    Ok(pass.head(&x, &mut workspace))
+    Ok(pass.logits(&x, &mut workspace))
 }

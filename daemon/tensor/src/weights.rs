@@ -47,7 +47,8 @@ impl Weights {
         Ok(Self { architecture, parameters })
     }
 
-    /// Fresh weights: linears and embeddings normal with deviation 0.02, norms 1, biases 0. The seed decides them.
+    /// Fresh weights: linears and embeddings normal with deviation 0.02, norms 1 with their offset, biases 0. The seed
+    /// decides them.
     pub fn random(architecture: Architecture, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut parameters = empty(&architecture);
@@ -56,7 +57,7 @@ impl Weights {
             parameter.values = match parameter.shape.len() {
                 2 => (0..count).map(|_| (random.normal() * 0.02) as f32).collect(),
                 _ if parameter.name.ends_with(".bias") => vec![0.0; count],
-                _ => vec![1.0; count],
+                _ => vec![(1.0 - architecture.norm_offset) as f32; count],
             };
         }
         Self { architecture, parameters }

@@ -188,7 +188,7 @@ fn prove(model: &Model, batch: &Batch, recompute: bool, gradients: &mut Gradient
     Ok(())
 }
 
-/// Parts of the names of the tensors that make queries and keys.
+/// Parts of the names of the tensors that make queries and keys; one that makes values too is not among them.
 const CHOOSING: [&str; 4] = ["q_proj", "k_proj", "q_norm", "k_norm"];
 
 /// Peak resident memory of this process in bytes, as Linux counts it (getrusage(2)); 0 where it does not tell. A file of

@@ -1,10 +1,12 @@
-//! Attention in blocks of query rows against all keys that they may see. Scores live for one block only; the backward
+//! Attention in blocks of query rows against the keys that any of them sees. Scores live for one block only; the backward
 //! computes them again from the kept logarithms of their sums.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::product::{Cores, Matrix, MatrixMut, product};
-use super::{Attended, AttendedMut, Cached, Heads, Spans, vector};
+use super::{Attended, AttendedMut, Cached, Heads, Scores, Spans, vector};
 use crate::Float;
 
 /// Query rows whose scores are in memory at a time.
@@ -16,39 +18,61 @@ struct Head<'a, F> {
     k: &'a [F],
     v: &'a [F],
     width: usize,
+    scores: Scores<F>,
     /// Keys before the first query row.
     offset: usize,
 }
 
 impl<F: Float> Head<'_, F> {
-    fn scale(&self) -> F {
-        F::ONE / F::from_f64(self.width as f64).sqrt()
+    /// The keys that a query row sees.
+    #[inline(always)]
+    fn seen(&self, row: usize) -> Range<usize> {
+        let end = self.offset + row + 1;
+        end.saturating_sub(self.scores.window)..end
     }
 
-    /// Scaled scores of query rows `start..end` with the `seen` keys that the last of them may see.
-    fn scores(&self, start: usize, end: usize, seen: usize, out: &mut [F]) {
-        let q = Matrix::new(&self.q[start * self.width..end * self.width], self.width);
-        let k = Matrix::new(&self.k[..seen * self.width], self.width);
-        product(MatrixMut::new(out, seen), q, k.t(), self.scale(), false, Cores::One);
+    /// The keys that any of these rows sees.
+    fn seen_by(&self, rows: &Range<usize>) -> Range<usize> {
+        self.seen(rows.start).start..self.offset + rows.end
+    }
+
+    /// These rows or keys of a matrix of heads.
+    fn matrix<'b>(&self, whole: &'b [F], rows: &Range<usize>) -> Matrix<'b, F> {
+        Matrix::new(&whole[rows.start * self.width..rows.end * self.width], self.width)
+    }
+
+    /// Scores of query rows with keys, whether they see them or not.
+    fn scores(&self, rows: &Range<usize>, keys: &Range<usize>, out: &mut [F]) {
+        let (q, k) = (self.matrix(self.q, rows), self.matrix(self.k, keys));
+        product(MatrixMut::new(out, keys.len()), q, k.t(), self.scores.scale, false, Cores::One);
+        if let Some(cap) = self.scores.cap {
+            vector::fast(
+                #[inline(always)]
+                || vector::soft_cap(out, cap),
+            );
+        }
     }
 
     /// The forward of all rows; `sums` is empty where nothing will ask for a backward.
     fn attend(&self, o: &mut [F], sums: &mut [F], scratch: &mut Vec<F>) {
-        let rows = self.q.len() / self.width;
-        for start in (0..rows).step_by(BLOCK) {
-            let end = rows.min(start + BLOCK);
-            let seen = self.offset + end;
-            let scores = room(scratch, (end - start) * seen);
-            self.scores(start, end, seen, scores);
+        let count = self.q.len() / self.width;
+        for start in (0..count).step_by(BLOCK) {
+            let rows = start..count.min(start + BLOCK);
+            let keys = self.seen_by(&rows);
+            let scores = room(scratch, rows.len() * keys.len());
+            self.scores(&rows, &keys, scores);
             let mut inverse = [F::ZERO; BLOCK];
             vector::fast(
                 #[inline(always)]
                 || {
-                    for (row, scores) in scores.chunks_mut(seen).enumerate() {
-                        let visible = self.offset + start + row + 1;
-                        let most = vector::largest(&scores[..visible]);
-                        let sum = vector::exponentials(&mut scores[..visible], most);
-                        scores[visible..].fill(F::ZERO);
+                    for (row, scores) in scores.chunks_mut(keys.len()).enumerate() {
+                        let seen = self.seen(start + row);
+                        let (before, scores) = scores.split_at_mut(seen.start - keys.start);
+                        let (scores, after) = scores.split_at_mut(seen.len());
+                        let most = vector::largest(scores);
+                        let sum = vector::exponentials(scores, most);
+                        before.fill(F::ZERO);
+                        after.fill(F::ZERO);
                         inverse[row] = F::ONE / sum;
                         if let Some(kept) = sums.get_mut(start + row) {
                             *kept = most + sum.ln();
@@ -56,8 +80,8 @@ impl<F: Float> Head<'_, F> {
                     }
                 },
             );
-            let o = &mut o[start * self.width..end * self.width];
-            let (p, v) = (Matrix::new(scores, seen), Matrix::new(&self.v[..seen * self.width], self.width));
+            let o = &mut o[rows.start * self.width..rows.end * self.width];
+            let (p, v) = (Matrix::new(scores, keys.len()), self.matrix(self.v, &keys));
             product(MatrixMut::new(o, self.width), p, v, F::ONE, false, Cores::One);
             for (o, inverse) in o.chunks_mut(self.width).zip(inverse) {
                 vector::multiply(o, inverse);
@@ -67,39 +91,54 @@ impl<F: Float> Head<'_, F> {
 
     /// The backward of all rows: sets `dq`, adds to `dk` and `dv`.
     fn backward(&self, o: &[F], sums: &[F], d_o: &[F], out: AttendedMut<'_, F>, scratch: &mut Vec<F>) {
-        let (width, rows) = (self.width, self.q.len() / self.width);
-        for start in (0..rows).step_by(BLOCK) {
-            let end = rows.min(start + BLOCK);
-            let (count, range) = (end - start, start * width..end * width);
-            let (p, ds) = room(scratch, 2 * count * end).split_at_mut(count * end);
-            let (q, d_o) = (Matrix::new(&self.q[range.clone()], width), &d_o[range.clone()]);
-            let k = Matrix::new(&self.k[..end * width], width);
-            let v = Matrix::new(&self.v[..end * width], width);
-            self.scores(start, end, end, p);
-            product(MatrixMut::new(ds, end), Matrix::new(d_o, width), v.t(), F::ONE, false, Cores::One);
-            let (o, scale) = (&o[range.clone()], self.scale());
+        let (width, count) = (self.width, self.q.len() / self.width);
+        let Scores { scale, cap, .. } = self.scores;
+        for start in (0..count).step_by(BLOCK) {
+            let rows = start..count.min(start + BLOCK);
+            let keys = self.seen_by(&rows);
+            let size = rows.len() * keys.len();
+            let (p, ds) = room(scratch, 2 * size).split_at_mut(size);
+            let (q, k, v) =
+                (self.matrix(self.q, &rows), self.matrix(self.k, &keys), self.matrix(self.v, &keys));
+            let d_o_rows = self.matrix(d_o, &rows);
+            self.scores(&rows, &keys, p);
+            product(MatrixMut::new(ds, keys.len()), d_o_rows, v.t(), F::ONE, false, Cores::One);
             vector::fast(
                 #[inline(always)]
                 || {
-                    for (row, (p, ds)) in p.chunks_mut(end).zip(ds.chunks_mut(end)).enumerate() {
-                        let visible = start + row + 1;
-                        let (own, sum) = (row * width..(row + 1) * width, sums[start + row]);
-                        let delta = vector::dot(&d_o[own.clone()], &o[own]);
-                        for (p, ds) in p[..visible].iter_mut().zip(&mut ds[..visible]) {
-                            *p = (*p - sum).exp();
-                            *ds = *p * (*ds - delta) * scale;
+                    let both = p.chunks_mut(keys.len()).zip(ds.chunks_mut(keys.len()));
+                    for (row, (p, ds)) in (start..).zip(both) {
+                        let seen = self.seen(row);
+                        let seen = seen.start - keys.start..seen.end - keys.start;
+                        let own = row * width..(row + 1) * width;
+                        let (delta, sum) = (vector::dot(&d_o[own.clone()], &o[own]), sums[row]);
+                        let both = p[seen.clone()].iter_mut().zip(&mut ds[seen.clone()]);
+                        match cap.map(|cap| F::ONE / cap) {
+                            None => both.for_each(|(p, ds)| {
+                                *p = (*p - sum).exp();
+                                *ds = *p * (*ds - delta) * scale;
+                            }),
+                            Some(inverse) => both.for_each(|(p, ds)| {
+                                let share = *p * inverse;
+                                *p = (*p - sum).exp();
+                                *ds = *p * (*ds - delta) * scale * (F::ONE - share * share);
+                            }),
                         }
-                        p[visible..].fill(F::ZERO);
-                        ds[visible..].fill(F::ZERO);
+                        for outside in [0..seen.start, seen.end..keys.len()] {
+                            p[outside.clone()].fill(F::ZERO);
+                            ds[outside].fill(F::ZERO);
+                        }
                     }
                 },
             );
-            let (p, ds) = (Matrix::new(p, end), Matrix::new(ds, end));
-            product(MatrixMut::new(&mut out.dq[range], width), ds, k, F::ONE, false, Cores::One);
-            let dk = MatrixMut::new(&mut out.dk[..end * width], width);
+            let (p, ds) = (Matrix::new(p, keys.len()), Matrix::new(ds, keys.len()));
+            let dq = &mut out.dq[rows.start * width..rows.end * width];
+            product(MatrixMut::new(dq, width), ds, k, F::ONE, false, Cores::One);
+            let range = keys.start * width..keys.end * width;
+            let dk = MatrixMut::new(&mut out.dk[range.clone()], width);
             product(dk, ds.t(), q, F::ONE, true, Cores::One);
-            let dv = MatrixMut::new(&mut out.dv[..end * width], width);
-            product(dv, p.t(), Matrix::new(d_o, width), F::ONE, true, Cores::One);
+            let dv = MatrixMut::new(&mut out.dv[range], width);
+            product(dv, p.t(), d_o_rows, F::ONE, true, Cores::One);
         }
     }
 }
@@ -127,6 +166,7 @@ pub(super) fn forward<F: Float>(
     [q, k, v]: [&[F]; 3],
     spans: &Spans,
     heads: Heads,
+    scores: Scores<F>,
     o: &mut [F],
     sums: &mut [F],
 ) {
@@ -142,7 +182,7 @@ pub(super) fn forward<F: Float>(
             let query = (start * heads.query + head * length) * width;
             let key = (start * heads.key + head / group * length) * width;
             let (q, k, v) = (&q[query..query + size], &k[key..key + size], &v[key..key + size]);
-            Head { q, k, v, width, offset: 0 }.attend(o, sums, scratch);
+            Head { q, k, v, width, scores, offset: 0 }.attend(o, sums, scratch);
         },
     );
 }
@@ -151,6 +191,7 @@ pub(super) fn backward<F: Float>(
     forward: Attended<'_, F>,
     spans: &Spans,
     heads: Heads,
+    scores: Scores<F>,
     gradients: AttendedMut<'_, F>,
 ) {
     let (width, group) = (heads.width, heads.query / heads.key);
@@ -173,7 +214,7 @@ pub(super) fn backward<F: Float>(
                 let range = row * width..row * width + size;
                 let (q, o, d_o) = (&forward.q[range.clone()], &forward.o[range.clone()], &forward.d_o[range]);
                 let out = AttendedMut { dq, dk, dv };
-                Head { q, k, v, width, offset: 0 }.backward(
+                Head { q, k, v, width, scores, offset: 0 }.backward(
                     o,
                     &forward.sums[row..row + length],
                     d_o,
@@ -185,7 +226,7 @@ pub(super) fn backward<F: Float>(
     );
 }
 
-pub(super) fn cached<F: Float>(q: &[F], cache: Cached<'_, F>, heads: Heads, o: &mut [F]) {
+pub(super) fn cached<F: Float>(q: &[F], cache: Cached<'_, F>, heads: Heads, scores: Scores<F>, o: &mut [F]) {
     let (width, group) = (heads.width, heads.query / heads.key);
     let rows = q.len() / (heads.query * width);
     let work = q.par_chunks(rows * width).zip(o.par_chunks_mut(rows * width)).enumerate();
@@ -193,6 +234,6 @@ pub(super) fn cached<F: Float>(q: &[F], cache: Cached<'_, F>, heads: Heads, o: &
         let start = head / group * cache.capacity * width;
         let range = start..start + cache.length * width;
         let (k, v) = (&cache.k[range.clone()], &cache.v[range]);
-        Head { q, k, v, width, offset: cache.length - rows }.attend(o, &mut [], scratch);
+        Head { q, k, v, width, scores, offset: cache.length - rows }.attend(o, &mut [], scratch);
     });
 }

@@ -1,31 +1,32 @@
 use rayon::prelude::*;
 
+use moat_contracts::Activation;
+
 use super::product::{Cores, product};
-use super::vector::{dot, dot3, exponentials, fast, largest, multiply};
-use super::{Attended, AttendedMut, Cached, Heads, Kernels, Matrix, MatrixMut, Spans, Turn, attention};
+use super::vector::{dot, dot3, exponentials, fast, largest, multiply, soft_cap, soft_cap_backward};
+use super::{
+    Attended, AttendedMut, Cached, Columns, Heads, Kernels, Matrix, MatrixMut, Scores, Spans, Turn,
+    attention, glu,
+};
 use crate::{AdamW, Float};
 
 /// Rows that one task takes. Fixed, so that sums over rows have one order on any number of cores.
 const ROWS: usize = 32;
 /// Numbers that one task takes where rows do not matter.
-const SPAN: usize = 16 * 1024;
+pub(super) const SPAN: usize = 16 * 1024;
 
 /// The processor's own kernels, the reference for every other device. Work is divided over outputs on rayon's global
 /// pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu;
 
-/// `σ(x) = 1/(1 + e^−x)`.
-#[inline(always)]
-fn sigmoid<F: Float>(x: F) -> F {
-    F::ONE / (F::ONE + (-x).exp())
-}
-
-/// Turns the pairs `(j, j + width/2)` of one head's row, by minus the angle if `back`.
+/// Turns the pairs `(j, j + pairs)` of one head's row, by minus the angle if `back`, and copies what lies behind them.
 #[inline(always)]
 fn turn_row<F: Float>(x: &[F], cos: &[F], sin: &[F], back: bool, out: &mut [F]) {
-    let half = x.len() / 2;
-    let ((low, high), (out_low, out_high)) = (x.split_at(half), out.split_at_mut(half));
+    let pairs = cos.len();
+    let ((x, rest), (out, out_rest)) = (x.split_at(2 * pairs), out.split_at_mut(2 * pairs));
+    out_rest.copy_from_slice(rest);
+    let ((low, high), (out_low, out_high)) = (x.split_at(pairs), out.split_at_mut(pairs));
     let sign = if back { -F::ONE } else { F::ONE };
     for ((((low, high), (out_low, out_high)), cos), sin) in
         low.iter().zip(high).zip(out_low.iter_mut().zip(out_high)).zip(cos).zip(sin)
@@ -39,13 +40,13 @@ fn turn_row<F: Float>(x: &[F], cos: &[F], sin: &[F], back: bool, out: &mut [F]) 
 /// One head's row, the `row`th of its segment, turned or copied.
 #[inline(always)]
 fn place<F: Float>(x: &[F], row: usize, turn: Turn<'_, F>, out: &mut [F]) {
-    let half = x.len() / 2;
-    let range = row * half..(row + 1) * half;
-    match turn {
-        Turn::None => out.copy_from_slice(x),
-        Turn::Forth(rope) => turn_row(x, &rope.cos[range.clone()], &rope.sin[range], false, out),
-        Turn::Back(rope) => turn_row(x, &rope.cos[range.clone()], &rope.sin[range], true, out),
-    }
+    let (rope, back) = match turn {
+        Turn::None => return out.copy_from_slice(x),
+        Turn::Forth(rope) => (rope, false),
+        Turn::Back(rope) => (rope, true),
+    };
+    let range = row * rope.pairs..(row + 1) * rope.pairs;
+    turn_row(x, &rope.cos[range.clone()], &rope.sin[range], back, out);
 }
 
 impl<F: Float> Kernels<F> for Cpu {
@@ -72,6 +73,37 @@ impl<F: Float> Kernels<F> for Cpu {
                     }
                 },
             );
+        });
+    }
+
+    fn add(&self, y: &mut [F], x: &[F]) {
+        y.par_chunks_mut(SPAN).zip(x.par_chunks(SPAN)).for_each(|(y, x)| {
+            fast(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y += *x;
+                    }
+                },
+            );
+        });
+    }
+
+    fn scale(&self, x: &mut [F], factor: F) {
+        x.par_chunks_mut(SPAN).for_each(|x| {
+            fast(
+                #[inline(always)]
+                || multiply(x, factor),
+            );
+        });
+    }
+
+    fn copy_columns(&self, x: &[F], from: Columns, count: usize, out: &mut [F], to: Columns) {
+        let work = out.par_chunks_mut(ROWS * to.width).zip(x.par_chunks(ROWS * from.width));
+        work.for_each(|(out, x)| {
+            for (out, x) in out.chunks_mut(to.width).zip(x.chunks(from.width)) {
+                out[to.first..to.first + count].copy_from_slice(&x[from.first..from.first + count]);
+            }
         });
     }
 
@@ -233,8 +265,16 @@ impl<F: Float> Kernels<F> for Cpu {
         });
     }
 
-    fn attention(&self, qkv: [&[F]; 3], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]) {
-        attention::forward(qkv, spans, heads, o, sums);
+    fn attention(
+        &self,
+        qkv: [&[F]; 3],
+        spans: &Spans,
+        heads: Heads,
+        scores: Scores<F>,
+        o: &mut [F],
+        sums: &mut [F],
+    ) {
+        attention::forward(qkv, spans, heads, scores, o, sums);
     }
 
     fn attention_backward(
@@ -242,63 +282,63 @@ impl<F: Float> Kernels<F> for Cpu {
         forward: Attended<'_, F>,
         spans: &Spans,
         heads: Heads,
+        scores: Scores<F>,
         gradients: AttendedMut<'_, F>,
     ) {
-        attention::backward(forward, spans, heads, gradients);
+        attention::backward(forward, spans, heads, scores, gradients);
     }
 
-    fn attention_cached(&self, q: &[F], cache: Cached<'_, F>, heads: Heads, o: &mut [F]) {
-        attention::cached(q, cache, heads, o);
+    fn attention_cached(&self, q: &[F], cache: Cached<'_, F>, heads: Heads, scores: Scores<F>, o: &mut [F]) {
+        attention::cached(q, cache, heads, scores, o);
     }
 
-    fn swiglu(&self, gate: &[F], up: &[F], out: &mut [F]) {
-        let work = gate.par_chunks(SPAN).zip(up.par_chunks(SPAN)).zip(out.par_chunks_mut(SPAN));
-        work.for_each(|((gate, up), out)| {
+    fn glu(&self, activation: Activation, gate: &[F], up: &[F], out: &mut [F]) {
+        glu::forward(activation, gate, up, out);
+    }
+
+    fn glu_backward(&self, activation: Activation, gate: &mut [F], up: &mut [F], da: &mut [F]) {
+        glu::backward(activation, gate, up, da);
+    }
+
+    fn soft_cap(&self, x: &mut [F], cap: F) {
+        x.par_chunks_mut(SPAN).for_each(|x| {
             fast(
                 #[inline(always)]
-                || {
-                    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-                        *out = *gate * sigmoid(*gate) * *up;
-                    }
-                },
+                || soft_cap(x, cap),
             );
         });
     }
 
-    fn swiglu_backward(&self, gate: &mut [F], up: &mut [F], da: &mut [F]) {
-        let work = gate.par_chunks_mut(SPAN).zip(up.par_chunks_mut(SPAN)).zip(da.par_chunks_mut(SPAN));
-        work.for_each(|((gate, up), da)| {
-            fast(
-                #[inline(always)]
-                || {
-                    for ((gate, up), da) in gate.iter_mut().zip(up).zip(da) {
-                        let (g, u, d) = (*gate, *up, *da);
-                        let s = sigmoid(g);
-                        let silu = g * s;
-                        *gate = d * u * s * (F::ONE + g * (F::ONE - s));
-                        *up = d * silu;
-                        *da = silu * u;
-                    }
-                },
-            );
-        });
-    }
-
-    fn cross_entropy(&self, logits: &mut [F], targets: &[u32], scale: Option<F>, losses: &mut [F]) {
+    fn cross_entropy(
+        &self,
+        logits: &mut [F],
+        targets: &[u32],
+        cap: Option<F>,
+        scale: Option<F>,
+        losses: &mut [F],
+    ) {
         let width = logits.len() / targets.len();
         let work = logits.par_chunks_mut(4 * width).zip(targets.par_chunks(4)).zip(losses.par_chunks_mut(4));
-        work.for_each(|((logits, targets), losses)| {
+        work.for_each_init(Vec::new, |capped, ((logits, targets), losses)| {
             fast(
                 #[inline(always)]
                 || {
                     for ((logits, target), loss) in logits.chunks_mut(width).zip(targets).zip(losses) {
                         let target = *target as usize;
+                        if let Some(cap) = cap {
+                            soft_cap(logits, cap);
+                            capped.clear();
+                            capped.extend_from_slice(logits);
+                        }
                         let (most, chosen) = (largest(logits), logits[target]);
                         let sum = exponentials(logits, most);
                         *loss = sum.ln() + (most - chosen);
                         if let Some(scale) = scale {
                             multiply(logits, scale / sum);
                             logits[target] += -scale;
+                        }
+                        if let (Some(cap), Some(_)) = (cap, scale) {
+                            soft_cap_backward(capped, cap, logits);
                         }
                     }
                 },

@@ -5,11 +5,14 @@
 
 mod attention;
 mod cpu;
+mod glu;
 mod product;
 mod vector;
 
 pub(crate) use cpu::Cpu;
 pub(crate) use product::{Matrix, MatrixMut};
+
+use moat_contracts::Activation;
 
 use crate::{AdamW, Float};
 
@@ -31,11 +34,32 @@ pub(crate) struct Heads {
     pub(crate) width: usize,
 }
 
-/// Cosines and sines of the rotary angles of each segment's rows, `[rows, width / 2]`.
+/// How a query scores the keys that it may see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scores<F> {
+    /// What `q·k` is multiplied by.
+    pub(crate) scale: F,
+    /// `c` of `c tanh(s/c)`, where scores are capped.
+    pub(crate) cap: Option<F>,
+    /// Keys that a query sees, its own among them.
+    pub(crate) window: usize,
+}
+
+/// Cosines and sines of the rotary angles of each segment's rows, `[rows, pairs]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope<F> {
     pub(crate) cos: Vec<F>,
     pub(crate) sin: Vec<F>,
+    /// Pairs of a head that are turned.
+    pub(crate) pairs: usize,
+}
+
+/// Columns of a matrix, from `first` on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns {
+    pub(crate) first: usize,
+    /// Columns of the whole matrix.
+    pub(crate) width: usize,
 }
 
 /// Which way [`Kernels::to_heads`] and [`Kernels::to_rows`] turn each pair.
@@ -57,6 +81,15 @@ pub(crate) trait Kernels<F: Float>: Sync {
     /// `y[r][c] += bias[c]`.
     fn add_bias(&self, y: &mut [F], bias: &[F]);
 
+    /// `y += x`.
+    fn add(&self, y: &mut [F], x: &[F]);
+
+    /// `x *= factor`.
+    fn scale(&self, x: &mut [F], factor: F);
+
+    /// `count` columns of `x` over as many of `out`.
+    fn copy_columns(&self, x: &[F], from: Columns, count: usize, out: &mut [F], to: Columns);
+
     /// `sums[c] += Σ_r x[r][c]`: the gradient of a bias.
     fn add_column_sums(&self, x: &[F], sums: &mut [F]);
 
@@ -75,7 +108,8 @@ pub(crate) trait Kernels<F: Float>: Sync {
     );
 
     /// Rows `[rows, heads * width]` to `[segment][head][row of the segment][width]`, each head's pairs
-    /// `(j, j + width/2)` turned by `position * frequency_j` (rotary position embedding, as Hugging Face lays it out).
+    /// `(j, j + pairs)` turned by `position * frequency_j` (rotary position embedding, as Hugging Face lays it out) and
+    /// what lies behind them left as it is.
     fn to_heads(
         &self,
         rows: &[F],
@@ -97,34 +131,56 @@ pub(crate) trait Kernels<F: Float>: Sync {
         out: &mut [F],
     );
 
-    /// `o_i = Σ_{j≤i} p_ij v_j`, `p_i = softmax_j(q_i·k_j / √width)` within each segment and query head, in the layout of
-    /// [`Kernels::to_heads`]; keeps `ln Σ_j exp(q_i·k_j / √width)` in `sums`, `[segment][head][row]`.
-    fn attention(&self, qkv: [&[F]; 3], spans: &Spans, heads: Heads, o: &mut [F], sums: &mut [F]);
+    /// `o_i = Σ_j p_ij v_j` over the `window` positions `i − window < j ≤ i` of each segment and query head, in the layout
+    /// of [`Kernels::to_heads`]: `p_i = softmax_j(s_ij)` with `s_ij = c tanh(scale q_i·k_j / c)`, or `scale q_i·k_j` where
+    /// nothing caps them. Keeps `ln Σ_j exp(s_ij)` in `sums`, `[segment][head][row]`.
+    fn attention(
+        &self,
+        qkv: [&[F]; 3],
+        spans: &Spans,
+        heads: Heads,
+        scores: Scores<F>,
+        o: &mut [F],
+        sums: &mut [F],
+    );
 
     /// With `p` computed again from `sums` and `δ_i = do_i·o_i`: `dv_j = Σ_i p_ij do_i`,
-    /// `ds_ij = p_ij (do_i·v_j − δ_i) / √width`, `dq_i = Σ_j ds_ij k_j`, `dk_j = Σ_i ds_ij q_i`, where key heads sum over
-    /// their query heads. Overwrites `dq`, `dk` and `dv`.
+    /// `dt_ij = scale p_ij (do_i·v_j − δ_i) (1 − (s_ij/c)²)`, `dq_i = Σ_j dt_ij k_j`, `dk_j = Σ_i dt_ij q_i`, where key
+    /// heads sum over their query heads. Overwrites `dq`, `dk` and `dv`.
     fn attention_backward(
         &self,
         forward: Attended<'_, F>,
         spans: &Spans,
         heads: Heads,
+        scores: Scores<F>,
         gradients: AttendedMut<'_, F>,
     );
 
     /// New rows `q`, `[head][row][width]`, of one segment against a cache of `length` keys, `[head][capacity][width]`,
     /// of which the last belong to the new rows.
-    fn attention_cached(&self, q: &[F], cache: Cached<'_, F>, heads: Heads, o: &mut [F]);
+    fn attention_cached(&self, q: &[F], cache: Cached<'_, F>, heads: Heads, scores: Scores<F>, o: &mut [F]);
 
-    /// `a = g σ(g) u`.
-    fn swiglu(&self, gate: &[F], up: &[F], out: &mut [F]);
+    /// `a = g σ(h(g)) u`, with `h` as [`Activation`] has it.
+    fn glu(&self, activation: Activation, gate: &[F], up: &[F], out: &mut [F]);
 
-    /// `dg = da u σ(g) (1 + g (1 − σ(g)))` over `gate`, `du = da g σ(g)` over `up`, and `a` itself, again, over `da`.
-    fn swiglu_backward(&self, gate: &mut [F], up: &mut [F], da: &mut [F]);
+    /// `dg = da u σ (1 + g (1 − σ) h'(g))` over `gate`, `du = da g σ` over `up`, and `a` itself, again, over `da`, with
+    /// `σ = σ(h(g))`.
+    fn glu_backward(&self, activation: Activation, gate: &mut [F], up: &mut [F], da: &mut [F]);
 
-    /// `loss_r = ln Σ_c exp(z_rc) − z_r,target`; with `scale` the logits become their gradients
-    /// `scale (softmax(z_r)_c − [c = target])`.
-    fn cross_entropy(&self, logits: &mut [F], targets: &[u32], scale: Option<F>, losses: &mut [F]);
+    /// `x = cap tanh(x/cap)`.
+    fn soft_cap(&self, x: &mut [F], cap: F);
+
+    /// `loss_r = ln Σ_c exp(y_rc) − y_r,target` with `y = cap tanh(z/cap)`, or `y = z` where there is no cap, of the
+    /// logits `z`; with `scale` these become their gradients
+    /// `scale (softmax(y_r)_c − [c = target]) (1 − (y_rc/cap)²)`.
+    fn cross_entropy(
+        &self,
+        logits: &mut [F],
+        targets: &[u32],
+        cap: Option<F>,
+        scale: Option<F>,
+        losses: &mut [F],
+    );
 
     /// `out[r] = table[index[r]]`.
     fn gather(&self, table: &[F], index: &[u32], width: usize, out: &mut [F]);

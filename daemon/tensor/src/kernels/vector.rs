@@ -103,6 +103,25 @@ pub(super) fn exponentials<F: Float>(x: &mut [F], shift: F) -> F {
     sum
 }
 
+/// `x_i = cap tanh(x_i / cap)`.
+#[inline(always)]
+pub(super) fn soft_cap<F: Float>(x: &mut [F], cap: F) {
+    let inverse = F::ONE / cap;
+    for value in x {
+        *value = cap * (*value * inverse).tanh();
+    }
+}
+
+/// `dy_i *= 1 − (y_i/cap)²`: what comes through [`soft_cap`], of which `y` came out.
+#[inline(always)]
+pub(super) fn soft_cap_backward<F: Float>(y: &[F], cap: F, dy: &mut [F]) {
+    let inverse = F::ONE / cap;
+    for (y, dy) in y.iter().zip(dy) {
+        let share = *y * inverse;
+        *dy *= F::ONE - share * share;
+    }
+}
+
 /// `x_i *= factor`.
 #[inline(always)]
 pub(super) fn multiply<F: Float>(x: &mut [F], factor: F) {

@@ -1,7 +1,8 @@
 //! Each formula's backward against finite differences of its forward, in f64.
 
-use super::{Kind, tiny};
-use crate::kernels::{Attended, AttendedMut, Cpu, Heads, Kernels, Spans, Turn};
+use moat_contracts::{Activation, Rope, RopeScaling};
+
+use crate::kernels::{Attended, AttendedMut, Columns, Cpu, Heads, Kernels, Scores, Spans, Turn};
 use crate::linear::{Linear, LinearGradient, LowRank};
 use crate::random::Random;
 use crate::rope;
@@ -62,61 +63,119 @@ fn rms_norm() {
 #[test]
 fn rotary_positions() {
     let spans = Spans { list: vec![(0, 5), (5, 40)] };
-    let (heads, width, rows) = (3, 4, 45);
-    let rope = rope::table::<f64>(&tiny(Kind::Llama), 0, 40);
-    let (x, dy) = (random(rows * heads * width, 1), random(rows * heads * width, 2));
-    let mut dx = vec![0.0; x.len()];
-    Cpu.to_rows(&dy, &spans, heads, width, Turn::Back(&rope), &mut dx);
-    let forward = |inputs: &[Vec<f64>]| {
-        let mut y = vec![0.0; rows * heads * width];
-        Cpu.to_heads(&inputs[0], &spans, heads, width, Turn::Forth(&rope), &mut y);
-        y
-    };
-    // Each segment starts at position 0, where nothing is turned.
-    let y = forward(std::slice::from_ref(&x));
-    assert_eq!(y[5 * heads * width..][..width], x[5 * heads * width..][..width]);
-    check(&[x], &dy, &[dx], forward);
+    let (heads, width, rows) = (3, 6, 45);
+    let longrope = RopeScaling::LongRope { divisors: vec![1.5, 3.0], attention_factor: 1.25 };
+    for (turned, scaling, length) in [(6, None, 1.0), (4, None, 1.0), (4, Some(longrope), 1.25)] {
+        let rope = rope::table::<f64>(&Rope { theta: 10_000.0, scaling, width: turned }, 0, 40);
+        let (x, dy) = (random(rows * heads * width, 1), random(rows * heads * width, 2));
+        let mut dx = vec![0.0; x.len()];
+        Cpu.to_rows(&dy, &spans, heads, width, Turn::Back(&rope), &mut dx);
+        let forward = |inputs: &[Vec<f64>]| {
+            let mut y = vec![0.0; rows * heads * width];
+            Cpu.to_heads(&inputs[0], &spans, heads, width, Turn::Forth(&rope), &mut y);
+            y
+        };
+        // Each segment starts at position 0, where nothing is turned; what lies behind the pairs never is.
+        let y = forward(std::slice::from_ref(&x));
+        let first = 5 * heads * width;
+        for component in 0..width {
+            let factor = if component < turned { length } else { 1.0 };
+            assert_eq!(y[first + component], factor * x[first + component]);
+        }
+        let last = |values: &[f64], row: usize| values[row * width + turned..(row + 1) * width].to_vec();
+        assert_eq!(last(&y, 5 * heads + 7), last(&x, (5 + 7) * heads));
+        check(&[x], &dy, &[dx], forward);
+    }
 }
 
 #[test]
-fn swiglu() {
-    let inputs = [random(50, 1), random(50, 2)];
-    let dy = random(50, 3);
-    let [mut gate, mut up] = inputs.clone();
-    let mut a = dy.clone();
-    Cpu.swiglu_backward(&mut gate, &mut up, &mut a);
-    let forward = |inputs: &[Vec<f64>]| {
-        let mut y = vec![0.0; 50];
-        Cpu.swiglu(&inputs[0], &inputs[1], &mut y);
-        y
-    };
-    assert_eq!(a, forward(&inputs));
-    check(&inputs, &dy, &[gate, up], forward);
+fn gated_linear_units() {
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let inputs = [random(50, 1), random(50, 2)];
+        let dy = random(50, 3);
+        let [mut gate, mut up] = inputs.clone();
+        let mut a = dy.clone();
+        Cpu.glu_backward(activation, &mut gate, &mut up, &mut a);
+        let forward = |inputs: &[Vec<f64>]| {
+            let mut y = vec![0.0; 50];
+            Cpu.glu(activation, &inputs[0], &inputs[1], &mut y);
+            y
+        };
+        assert_eq!(a, forward(&inputs));
+        for ((a, x), up) in a.iter().zip(&inputs[0]).zip(&inputs[1]) {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            let activated = match activation {
+                Activation::Silu => x / (1.0 + (-x).exp()),
+                Activation::GeluTanh => 0.5 * x * (1.0 + inner.tanh()),
+            };
+            assert!((a - activated * up).abs() < 1e-14);
+        }
+        check(&inputs, &dy, &[gate, up], forward);
+    }
 }
 
 #[test]
-fn attention_with_grouped_keys_and_segments() {
-    for (query, key, list) in
-        [(4, 2, vec![(0, 3), (3, 9)]), (3, 1, vec![(0, 70), (70, 1)]), (2, 2, vec![(0, 10)])]
-    {
+fn attention_with_grouped_keys_segments_windows_and_caps() {
+    let scores = |cap, window| Scores { scale: 0.7, cap, window };
+    for (query, key, list, scores) in [
+        (4, 2, vec![(0, 3), (3, 9)], scores(None, usize::MAX)),
+        (3, 1, vec![(0, 70), (70, 1)], scores(None, usize::MAX)),
+        (2, 2, vec![(0, 10)], scores(Some(1.5), usize::MAX)),
+        (2, 1, vec![(0, 70), (70, 9)], scores(None, 4)),
+        (2, 1, vec![(0, 150)], scores(Some(0.9), 70)),
+        (1, 1, vec![(0, 6)], scores(None, 1)),
+    ] {
         let (heads, spans) = (Heads { query, key, width: 4 }, Spans { list });
         let rows: usize = spans.list.iter().map(|(_, length)| *length).sum();
         let inputs = [random(rows * query * 4, 1), random(rows * key * 4, 2), random(rows * key * 4, 3)];
         let dy = random(rows * query * 4, 4);
         let forward = |inputs: &[Vec<f64>]| {
             let (mut o, mut sums) = (vec![0.0; rows * query * 4], vec![0.0; rows * query]);
-            Cpu.attention([&inputs[0], &inputs[1], &inputs[2]], &spans, heads, &mut o, &mut sums);
+            Cpu.attention([&inputs[0], &inputs[1], &inputs[2]], &spans, heads, scores, &mut o, &mut sums);
             (o, sums)
         };
         let (o, sums) = forward(&inputs);
-        // The first row of a segment sees itself alone.
-        assert!(o[..4].iter().zip(&inputs[2][..4]).all(|(o, v)| (o - v).abs() < 1e-12));
+        // Row by row of the first segment's first head, by the formula.
+        let row = |x: &[f64], row: usize| x[row * 4..(row + 1) * 4].to_vec();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for i in 0..spans.list[0].1 {
+            let seen = (i + 1).saturating_sub(scores.window)..i + 1;
+            let score = |j: usize| 0.7 * dot(&row(&inputs[0], i), &row(&inputs[1], j));
+            let capped = |j: usize| scores.cap.map_or(score(j), |cap| cap * (score(j) / cap).tanh());
+            let sum: f64 = seen.clone().map(|j| capped(j).exp()).sum();
+            for component in 0..4 {
+                let share = |j: usize| capped(j).exp() / sum * inputs[2][j * 4 + component];
+                let expected: f64 = seen.clone().map(share).sum();
+                assert!((o[i * 4 + component] - expected).abs() < 1e-12, "row {i}");
+            }
+        }
+        if scores.window == 1 {
+            // A row that sees itself alone has nothing to choose from.
+            continue;
+        }
         let [mut dq, mut dk, mut dv] = inputs.clone();
         let read = Attended { q: &inputs[0], k: &inputs[1], v: &inputs[2], o: &o, sums: &sums, d_o: &dy };
         let write = AttendedMut { dq: &mut dq, dk: &mut dk, dv: &mut dv };
-        Cpu.attention_backward(read, &spans, heads, write);
+        Cpu.attention_backward(read, &spans, heads, scores, write);
         check(&inputs, &dy, &[dq, dk, dv], |inputs| forward(inputs).0);
     }
+}
+
+#[test]
+fn columns_are_cut_apart_and_joined() {
+    let (rows, widths) = (70, [3, 2, 4]);
+    let x = random(rows * 9, 1);
+    let mut again = vec![0.0; x.len()];
+    let mut first = 0;
+    for count in widths {
+        let mut part = vec![0.0; rows * count];
+        let (whole, own) = (Columns { first, width: 9 }, Columns { first: 0, width: count });
+        Cpu.copy_columns(&x, whole, count, &mut part, own);
+        assert_eq!(part[69 * count], x[69 * 9 + first]);
+        Cpu.copy_columns(&part, own, count, &mut again, whole);
+        first += count;
+    }
+    assert_eq!(again, x);
 }
 
 #[test]
@@ -168,14 +227,25 @@ fn linear_with_an_adapter() {
 fn cross_entropy() {
     let (rows, vocabulary) = (5, 9);
     let targets = [3, 0, 8, 3, 1];
-    let logits = random(rows * vocabulary, 1);
-    let (mut gradient, mut losses) = (logits.clone(), vec![0.0; rows]);
-    Cpu.cross_entropy(&mut gradient, &targets, Some(0.25), &mut losses);
-    check(&[logits], &[0.25; 5], &[gradient], |inputs| {
-        let (mut logits, mut losses) = (inputs[0].clone(), vec![0.0; rows]);
-        Cpu.cross_entropy(&mut logits, &targets, None, &mut losses);
-        losses
-    });
+    for cap in [None, Some(1.5)] {
+        let logits = random(rows * vocabulary, 1);
+        let (mut gradient, mut losses) = (logits.clone(), vec![0.0; rows]);
+        Cpu.cross_entropy(&mut gradient, &targets, cap, Some(0.25), &mut losses);
+        // Of logits that were capped before, it is the same.
+        let mut capped = logits.clone();
+        if let Some(cap) = cap {
+            Cpu.soft_cap(&mut capped, cap);
+            assert!(capped.iter().zip(&logits).all(|(y, z)| (y - cap * (z / cap).tanh()).abs() < 1e-12));
+        }
+        let mut same = vec![0.0; rows];
+        Cpu.cross_entropy(&mut capped, &targets, None, None, &mut same);
+        assert_eq!(losses, same);
+        check(&[logits], &[0.25; 5], &[gradient], |inputs| {
+            let (mut logits, mut losses) = (inputs[0].clone(), vec![0.0; rows]);
+            Cpu.cross_entropy(&mut logits, &targets, cap, None, &mut losses);
+            losses
+        });
+    }
 }
 
 #[test]

@@ -10,28 +10,7 @@ use crate::{
 };
 
 fn config(dir: &Path, kind: Kind) {
-    let architecture = tiny(kind);
-    let name = match kind {
-        Kind::Llama | Kind::Biased => "LlamaForCausalLM",
-        Kind::Qwen2 => "Qwen2ForCausalLM",
-        Kind::Qwen3 => "Qwen3ForCausalLM",
-    };
-    let config = serde_json::json!({
-        "architectures": [name],
-        "hidden_size": architecture.hidden,
-        "num_hidden_layers": architecture.layers,
-        "num_attention_heads": architecture.heads,
-        "num_key_value_heads": architecture.kv_heads,
-        "head_dim": architecture.head_dim,
-        "intermediate_size": architecture.intermediate,
-        "vocab_size": architecture.vocabulary,
-        "max_position_embeddings": architecture.max_position,
-        "rms_norm_eps": architecture.norm_epsilon,
-        "rope_theta": architecture.rope_theta,
-        "attention_bias": kind == Kind::Biased,
-        "tie_word_embeddings": architecture.tied,
-    });
-    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.join("config.json"), super::config(kind).to_string()).unwrap();
 }
 
 #[test]
@@ -252,14 +231,22 @@ fn adapters_come_back_and_are_named_as_peft_does() {
         let loaded = Lora::load(&tiny(kind), dir.path()).unwrap();
         assert_eq!((loaded.rank(), loaded.alpha()), (3, 6.0));
         assert_eq!(loaded.parameters(), adapter.parameters());
+        let first = if kind == Kind::Phi3 { "qkv_proj" } else { "q_proj" };
         for name in [
-            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+            &format!("base_model.model.model.layers.0.self_attn.{first}.lora_A.weight"),
             "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight",
         ] {
             assert!(loaded.parameters().get(name).is_some(), "{name}");
         }
         let path = dir.path().join("adapter_config.json");
         let config = std::fs::read_to_string(&path).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let targets: &[&str] = if kind == Kind::Phi3 {
+            &["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+        } else {
+            &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        };
+        assert_eq!(told["target_modules"], serde_json::json!(targets));
         std::fs::write(&path, config.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap();
         let error = Lora::load(&tiny(kind), dir.path()).unwrap_err();
         assert!(error.to_string().contains("use_rslora"), "{error}");
