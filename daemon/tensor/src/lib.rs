@@ -29,6 +29,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod workers;
 mod workspace;
 
 pub use batch::{Batch, IGNORE};
