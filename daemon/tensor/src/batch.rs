@@ -27,6 +27,20 @@ impl Batch {
         Self { tokens: tokens.to_vec(), targets, segments: vec![0, tokens.len()] }
     }
 
+    /// One segment by itself.
+    pub(crate) fn slice(&self, rows: std::ops::Range<usize>) -> Self {
+        let mut slice = Self { tokens: Vec::new(), targets: Vec::new(), segments: vec![0] };
+        slice.append(self, rows);
+        slice
+    }
+
+    /// One segment of another batch as the last of this one.
+    pub(crate) fn append(&mut self, of: &Self, rows: std::ops::Range<usize>) {
+        self.tokens.extend_from_slice(&of.tokens[rows.clone()]);
+        self.targets.extend_from_slice(&of.targets[rows]);
+        self.segments.push(self.tokens.len());
+    }
+
     /// Positions that have a target.
     pub fn trained(&self) -> u64 {
         self.targets.iter().filter(|target| **target != IGNORE).count() as u64

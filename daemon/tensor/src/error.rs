@@ -83,4 +83,7 @@ pub enum TensorError {
     /// Gradients or moments made for another model.
     #[error("gradients or moments belong to another model: make them anew for this one")]
     Mismatch,
+    /// The system grants no more threads.
+    #[error("a worker cannot be started: {0}")]
+    Threads(String),
 }

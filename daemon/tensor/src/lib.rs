@@ -30,6 +30,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod workers;
 mod workspace;
 
 pub use batch::{Batch, IGNORE};

@@ -1,6 +1,7 @@
 use rayon::prelude::*;
 
 use crate::kernels::{Cpu, Kernels};
+use crate::workers::Worker;
 use crate::workspace::Workspace;
 use crate::{Float, Model, Parameters, TensorError};
 
@@ -10,12 +11,15 @@ use crate::{Float, Model, Parameters, TensorError};
 pub struct Gradients<F: Float = f32> {
     pub(crate) parameters: Parameters<F>,
     pub(crate) workspace: Workspace<F>,
+    /// Of those who compute a part each.
+    pub(crate) workers: Vec<Worker<F>>,
 }
 
 impl<F: Float> Gradients<F> {
     /// Zeros for what `model` trains.
     pub fn new(model: &Model<F>) -> Self {
-        Self { parameters: model.trainable().zeros_like(), workspace: Workspace::new() }
+        let parameters = model.trainable().zeros_like();
+        Self { parameters, workspace: Workspace::new(), workers: Vec::new() }
     }
 
     /// Back to zeros.

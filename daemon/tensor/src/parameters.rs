@@ -60,6 +60,13 @@ impl<F: Float> Parameters<F> {
         Self { list: self.list.iter().map(zero).collect() }
     }
 
+    /// Zeros in place of all values.
+    pub(crate) fn clear(&mut self) {
+        for parameter in &mut self.list {
+            parameter.values.fill(F::ZERO);
+        }
+    }
+
     /// The same names and shapes, to be given values.
     pub(crate) fn without_values(&self) -> Self {
         let bare = |parameter: &Parameter<F>| Parameter {

@@ -2,7 +2,7 @@ use crate::block::{Kept, Pass};
 use crate::kernels::{Cpu, Heads, Kernels, Matrix, MatrixMut, Spans};
 use crate::model::Index;
 use crate::workspace::Workspace;
-use crate::{Batch, Float, Gradients, IGNORE, Model, Parameter, TensorError, rope};
+use crate::{Batch, Float, Gradients, IGNORE, Model, Parameter, TensorError, rope, workers};
 
 /// Rows whose logits are in memory at a time.
 const LOGIT_ROWS: usize = 256;
@@ -48,8 +48,11 @@ impl<'a, F: Float> Pass<'a, F, Cpu> {
 
     fn of(model: &'a Model<F>, batch: &Batch) -> Result<Self, TensorError> {
         batch.check(&model.weights.architecture)?;
-        let list = batch.segments.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect();
-        Ok(Self::new(model, list, 0))
+        Ok(Self::of_checked(model, batch))
+    }
+
+    fn of_checked(model: &'a Model<F>, batch: &Batch) -> Self {
+        Self::new(model, batch.segments.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect(), 0)
     }
 }
 
@@ -230,13 +233,28 @@ pub fn forward_backward<F: Float>(
     recompute: bool,
     gradients: &mut Gradients<F>,
 ) -> Result<LossSum, TensorError> {
-    let pass = Pass::of(model, batch)?;
+    batch.check(&model.weights.architecture)?;
     if !gradients.parameters.fits(model.trainable()) {
         return Err(TensorError::Mismatch);
     }
     let scale = F::from_f64(f64::from(scale));
-    let Gradients { parameters, workspace } = gradients;
-    Ok(pass.learn(batch, scale, recompute, parameters.list_mut(), workspace))
+    if let Some(parts) = workers::parts(batch, &gradients.parameters) {
+        return workers::learn_parts(model, &parts, scale, recompute, gradients);
+    }
+    let Gradients { parameters, workspace, .. } = gradients;
+    Ok(learn(model, batch, scale, recompute, parameters.list_mut(), workspace))
+}
+
+/// The same of a batch that was checked, on the caller's cores together.
+pub(crate) fn learn<F: Float>(
+    model: &Model<F>,
+    batch: &Batch,
+    scale: F,
+    recompute: bool,
+    gradients: &mut [Parameter<F>],
+    workspace: &mut Workspace<F>,
+) -> LossSum {
+    Pass::of_checked(model, batch).learn(batch, scale, recompute, gradients, workspace)
 }
 
 /// −ln p(target) in nats of every position, `[rows]`; 0 where the target is [`crate::IGNORE`].

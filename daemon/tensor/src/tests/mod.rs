@@ -10,6 +10,7 @@ mod formulas;
 mod gradients;
 mod properties;
 mod storage;
+mod workers;
 
 /// A small model of each kind that differs in the code it takes.
 #[derive(Clone, Copy, Debug, PartialEq)]

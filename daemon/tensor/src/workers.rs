@@ -1,0 +1,135 @@
+//! One batch on several cores: each takes a part of its own through the whole model, since a product that is divided
+//! among cores waits at every end, and a part at a time is all that has to lie in memory.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use rayon::ThreadPoolBuilder;
+
+use crate::pass::learn;
+use crate::workspace::Workspace;
+use crate::{Batch, Float, Gradients, LossSum, Model, Parameters, TensorError};
+
+/// Tokens from which segments are a part: products of so many rows keep one core busy.
+const PART: usize = 512;
+
+/// Numbers of a gradient of which each core may have a copy.
+const COPIED: u64 = 64 << 20;
+
+/// What one core computes with.
+#[derive(Debug)]
+pub(crate) struct Worker<F: Float> {
+    gradients: Parameters<F>,
+    workspace: Workspace<F>,
+}
+
+/// A batch's parts, where its gradient is to be computed part by part. They depend on the shapes alone, and so does the
+/// order in which they are added up: the gradient is the same on any number of cores.
+pub(crate) fn parts<F: Float>(batch: &Batch, trainable: &Parameters<F>) -> Option<Vec<Batch>> {
+    if trainable.count() > COPIED {
+        return None;
+    }
+    let mut parts: Vec<Batch> = Vec::new();
+    for segment in batch.segments.windows(2) {
+        match parts.last_mut() {
+            Some(part) if part.tokens.len() < PART => part.append(batch, segment[0]..segment[1]),
+            _ => parts.push(batch.slice(segment[0]..segment[1])),
+        }
+    }
+    (parts.len() > 1).then_some(parts)
+}
+
+/// The sum whose turn it is to grow by a part.
+struct Sum<'a, F: Float> {
+    gradients: &'a mut Parameters<F>,
+    loss: LossSum,
+    /// The part that comes next.
+    next: usize,
+    /// Whether a worker panicked, so that nobody waits for it.
+    broken: bool,
+}
+
+struct Turns<'a, F: Float> {
+    sum: Mutex<Sum<'a, F>>,
+    turned: Condvar,
+}
+
+impl<'a, F: Float> Turns<'a, F> {
+    fn lock(&self) -> MutexGuard<'_, Sum<'a, F>> {
+        self.sum.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, part: usize, loss: LossSum, gradients: &Parameters<F>) {
+        let waits = |sum: &mut Sum<'a, F>| sum.next != part && !sum.broken;
+        let mut sum = self.turned.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
+        for (sum, own) in sum.gradients.list_mut().iter_mut().zip(gradients.list()) {
+            for (sum, own) in sum.values.iter_mut().zip(&own.values) {
+                *sum += *own;
+            }
+        }
+        sum.loss = LossSum { nats: sum.loss.nats + loss.nats, tokens: sum.loss.tokens + loss.tokens };
+        sum.next = part + 1;
+        self.turned.notify_all();
+    }
+}
+
+/// Frees those who wait, where a worker panics.
+struct Guard<'a, 'b, F: Float>(&'a Turns<'b, F>);
+
+impl<F: Float> Drop for Guard<'_, '_, F> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().broken = true;
+            self.0.turned.notify_all();
+        }
+    }
+}
+
+/// The backward of every part, on as many cores as the caller's pool has, added to `gradients` in the parts' order.
+pub(crate) fn learn_parts<F: Float>(
+    model: &Model<F>,
+    parts: &[Batch],
+    scale: F,
+    recompute: bool,
+    gradients: &mut Gradients<F>,
+) -> Result<LossSum, TensorError> {
+    let threads = rayon::current_num_threads();
+    let count = threads.min(parts.len());
+    let Gradients { parameters, workers, .. } = gradients;
+    while workers.len() < count {
+        workers.push(Worker { gradients: parameters.zeros_like(), workspace: Workspace::new() });
+    }
+    let sum = Sum { gradients: parameters, loss: LossSum::default(), next: 0, broken: false };
+    let turns = Turns { sum: Mutex::new(sum), turned: Condvar::new() };
+    let place = AtomicUsize::new(0);
+    let work = |worker: &mut Worker<F>| {
+        let _guard = Guard(&turns);
+        loop {
+            let part = place.fetch_add(1, Ordering::Relaxed);
+            let Some(batch) = parts.get(part) else { break };
+            worker.gradients.clear();
+            let Worker { gradients, workspace } = worker;
+            let loss = learn(model, batch, scale, recompute, gradients.list_mut(), workspace);
+            turns.add(part, loss, gradients);
+        }
+    };
+    let own = threads / count;
+    std::thread::scope(|scope| {
+        let started: Vec<_> = workers[..count]
+            .iter_mut()
+            .map(|worker| {
+                scope.spawn(|| -> Result<(), TensorError> {
+                    // A pool of its own: what the kernels divide stays on the worker's cores.
+                    let pool = ThreadPoolBuilder::new().num_threads(own).use_current_thread().build();
+                    pool.map_err(|error| TensorError::Threads(error.to_string()))?.install(|| work(worker));
+                    Ok(())
+                })
+            })
+            .collect();
+        started.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    Ok(turns.lock().loss)
+}
