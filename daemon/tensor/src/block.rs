@@ -2,7 +2,7 @@ use crate::kernels::{Attended, AttendedMut, Heads, Kernels, Rope, Spans, Turn};
 use crate::linear::LinearGradient;
 use crate::model::{BlockIndex, Index};
 use crate::workspace::Workspace;
-use crate::{Float, Lora, Model, Parameter};
+use crate::{Float, Model, Parameter};
 
 /// The slots of [`moat_contracts::Architecture::linears`].
 pub(crate) const QUERY: usize = 0;
@@ -310,8 +310,12 @@ impl<'a, F: Float, K: Kernels<F>> Pass<'a, F, K> {
     ) {
         let block: &BlockIndex = &self.index.blocks[layer];
         let linear = self.model.linear(block, layer, slot);
-        let first =
-            if linear.adapter.is_some() { Lora::<F>::first(layer, slot) } else { block.linears[slot].0 };
+        let first = match &self.model.adapter {
+            Some(adapter) => adapter.first(layer, slot),
+            None => Some(block.linears[slot].0),
+        };
+        // A linear without an adapter is frozen beside those with one.
+        let Some(first) = first else { return };
         if let Some(gradient) = LinearGradient::of(&linear, &mut gradients[first..]) {
             linear.weight_gradient(self.kernels, x, dy, gradient, workspace);
         }

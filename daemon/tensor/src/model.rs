@@ -40,11 +40,10 @@ impl<F: Float> Model<F> {
         let values = |index: usize| self.weights.parameters.list()[index].values.as_slice();
         let (weight, biased) = block.linears[slot];
         let [outputs, inputs] = self.weights.architecture.linears()[slot].1;
-        let adapter = self.adapter.as_ref().map(|adapter| {
-            let list = adapter.parameters.list();
-            let first = Lora::<F>::first(layer, slot);
-            let scale = F::from_f64(adapter.alpha / adapter.rank as f64);
-            LowRank { a: &list[first].values, b: &list[first + 1].values, rank: adapter.rank, scale }
+        let adapter = self.adapter.as_ref().and_then(|adapter| {
+            let (list, first) = (adapter.parameters.list(), adapter.first(layer, slot)?);
+            let scale = F::from_f64(adapter.scale());
+            Some(LowRank { a: &list[first].values, b: &list[first + 1].values, rank: adapter.rank, scale })
         });
         let bias = biased.then(|| values(weight + 1));
         Linear { weight: values(weight), bias, adapter, outputs, inputs }

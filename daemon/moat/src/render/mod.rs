@@ -2,6 +2,7 @@
 
 mod answer;
 mod base;
+mod course;
 mod dataset;
 mod rights;
 mod run;
