@@ -22,11 +22,8 @@ pub struct DatasetSummary {
 }
 
 fn split(word: &str) -> Result<Split, CatalogError> {
-    match word {
-        "train" => Ok(Split::Train),
-        "held_out" => Ok(Split::HeldOut),
-        _ => Err(CatalogError::Damaged { what: "split" }),
-    }
+    let found = Split::ALL.into_iter().find(|split| split.word() == word);
+    found.ok_or(CatalogError::Damaged { what: "split" })
 }
 
 impl Catalog {

@@ -34,7 +34,7 @@ pub use documents::{Known, SourceCounts, Stamp, Sweep};
 pub use error::CatalogError;
 pub use keys::ApiKeyRow;
 pub use records::{Row, RowId};
-pub use runs::{RunRow, StepRow};
+pub use runs::{RunRow, StepRow, ValidationRow};
 pub use statements::{PolicyRow, StatementRow};
 pub use twins::{Cluster, ClusterId, Group, GroupId};
 

@@ -1,7 +1,7 @@
 use moat_contracts::{
     DocumentId, Kind, Reason, Record, RecordId, RecordKey, Redaction, SelectionRecipe, Verdict,
 };
-use rusqlite::{Row as SqlRow, params, params_from_iter};
+use rusqlite::{OptionalExtension, Row as SqlRow, params, params_from_iter};
 
 use crate::documents::digest_at;
 use crate::{Batch, Catalog, CatalogError, sealed};
@@ -61,9 +61,13 @@ fn damaged(what: &'static str) -> CatalogError {
     CatalogError::Damaged { what }
 }
 
+fn signature(bytes: &[u8]) -> Vec<u32> {
+    let (numbers, _) = bytes.as_chunks::<4>();
+    numbers.iter().map(|number| u32::from_le_bytes(*number)).collect()
+}
+
 fn record(row: &SqlRow<'_>) -> Result<Row, CatalogError> {
     let twin = row.get::<_, Option<i64>>(15)?;
-    let signature = row.get::<_, Vec<u8>>(14)?;
     Ok(Row {
         row: RowId(row.get(0)?),
         key: RecordKey { document: DocumentId(digest_at(row, 1)?), ordinal: row.get(2)? },
@@ -79,7 +83,7 @@ fn record(row: &SqlRow<'_>) -> Result<Row, CatalogError> {
         words: row.get::<_, i64>(11)?.cast_unsigned(),
         bytes: row.get::<_, i64>(12)?.cast_unsigned(),
         first_line: row.get::<_, i64>(13)?.cast_unsigned(),
-        signature: signature.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        signature: signature(&row.get::<_, Vec<u8>>(14)?),
         twin: match twin {
             Some(twin) => Some((RowId(twin), row.get(16)?)),
             None => None,
@@ -123,6 +127,17 @@ impl Catalog {
         let rows =
             statement.query_map([id.0.as_bytes()], |row| row.get(0).map(RowId))?.collect::<Result<_, _>>()?;
         Ok(rows)
+    }
+
+    /// The MinHash signature of a record, while a document holds it; may be empty.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn signature(&self, id: RecordId) -> Result<Option<Vec<u32>>, CatalogError> {
+        let sql = "SELECT signature FROM records WHERE id = ?1 ORDER BY row LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let found = statement.query_row([id.0.as_bytes()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+        Ok(found.map(|bytes| signature(&bytes)))
     }
 
     /// The curated text of a record, while a document or a dataset holds it.

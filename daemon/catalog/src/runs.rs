@@ -27,6 +27,8 @@ pub struct RunRow {
     pub outcome: Option<String>,
     /// The edge report, as JSON.
     pub edge: Option<String>,
+    /// Optimiser steps in all, once planned; written by [`Batch::put_planned`] alone.
+    pub planned: Option<u64>,
 }
 
 /// What one optimiser step measured.
@@ -42,6 +44,23 @@ pub struct StepRow {
     pub learning_rate: f64,
     /// Tokens.
     pub tokens: u64,
+    /// Tokens a second, over the step; 0 where it was not told, as below.
+    pub tokens_per_second: f64,
+    /// Peak resident memory of the engine so far, bytes.
+    pub memory: u64,
+    /// Seconds until the last step, as it was judged then.
+    pub seconds_left: f64,
+}
+
+/// What one look at the validation side measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValidationRow {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss, nats a token.
+    pub loss: f64,
+    /// Whether it was a gain.
+    pub gain: bool,
 }
 
 const COLUMNS: &str = "name, number, state, message, recipe, dataset, base, created, outcome, edge";
@@ -59,6 +78,7 @@ fn run(row: &SqlRow<'_>) -> Result<RunRow, CatalogError> {
         created: row.get(7)?,
         outcome: row.get(8)?,
         edge: row.get(9)?,
+        planned: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
     })
 }
 
@@ -68,8 +88,9 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn runs(&self) -> Result<Vec<RunRow>, CatalogError> {
-        let mut statement =
-            self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM runs ORDER BY number"))?;
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS}, planned FROM runs ORDER BY number"))?;
         let mut rows = statement.query([])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
@@ -83,8 +104,9 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn run(&self, name: &str) -> Result<Option<RunRow>, CatalogError> {
-        let mut statement =
-            self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM runs WHERE name = ?1"))?;
+        let mut statement = self
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS}, planned FROM runs WHERE name = ?1"))?;
         let mut rows = statement.query([name])?;
         rows.next()?.map(run).transpose()
     }
@@ -95,7 +117,8 @@ impl Catalog {
     /// [`CatalogError`] where reading fails.
     pub fn steps(&self, run: &str) -> Result<Vec<StepRow>, CatalogError> {
         let sql =
-            "SELECT step, loss, gradient_norm, learning_rate, tokens FROM steps WHERE run = ?1 ORDER BY step";
+            "SELECT step, loss, gradient_norm, learning_rate, tokens, tokens_per_second, memory, seconds_left
+                   FROM steps WHERE run = ?1 ORDER BY step";
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map([run], |row| {
             Ok(StepRow {
@@ -104,6 +127,36 @@ impl Catalog {
                 gradient_norm: row.get(2)?,
                 learning_rate: row.get(3)?,
                 tokens: row.get::<_, i64>(4)?.cast_unsigned(),
+                tokens_per_second: row.get(5)?,
+                memory: row.get::<_, i64>(6)?.cast_unsigned(),
+                seconds_left: row.get(7)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The last step that was kept of a run.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn last_step(&self, run: &str) -> Result<Option<u64>, CatalogError> {
+        let mut statement = self.connection.prepare_cached("SELECT max(step) FROM steps WHERE run = ?1")?;
+        let last: Option<i64> = statement.query_row([run], |row| row.get(0))?;
+        Ok(last.map(i64::cast_unsigned))
+    }
+
+    /// What a run's looks at its validation side measured, in order.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn validations(&self, run: &str) -> Result<Vec<ValidationRow>, CatalogError> {
+        let sql = "SELECT step, loss, gain FROM validations WHERE run = ?1 ORDER BY step";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map([run], |row| {
+            Ok(ValidationRow {
+                step: row.get::<_, i64>(0)?.cast_unsigned(),
+                loss: row.get(1)?,
+                gain: row.get(2)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -176,8 +229,8 @@ impl Batch<'_> {
     /// # Errors
     /// [`CatalogError`] where writing fails.
     pub fn put_steps(&self, run: &str, steps: &[StepRow]) -> Result<(), CatalogError> {
-        let sql = "INSERT OR REPLACE INTO steps (run, step, loss, gradient_norm, learning_rate, tokens)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT OR REPLACE INTO steps (run, step, loss, gradient_norm, learning_rate, tokens, tokens_per_second,
+                   memory, seconds_left) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let mut statement = self.connection.prepare_cached(sql)?;
         for step in steps {
             let (number, tokens) = (step.step.cast_signed(), step.tokens.cast_signed());
@@ -187,9 +240,35 @@ impl Batch<'_> {
                 step.loss,
                 step.gradient_norm,
                 step.learning_rate,
-                tokens
+                tokens,
+                step.tokens_per_second,
+                step.memory.cast_signed(),
+                step.seconds_left,
             ])?;
         }
+        Ok(())
+    }
+
+    /// Writes what looks at the validation side measured; one that is repeated after a restart replaces itself.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_validations(&self, run: &str, validations: &[ValidationRow]) -> Result<(), CatalogError> {
+        let sql = "INSERT OR REPLACE INTO validations (run, step, loss, gain) VALUES (?1, ?2, ?3, ?4)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for ValidationRow { step, loss, gain } in validations {
+            statement.execute(params![run, step.cast_signed(), loss, gain])?;
+        }
+        Ok(())
+    }
+
+    /// Writes how many optimiser steps a run will take.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_planned(&self, run: &str, steps: u64) -> Result<(), CatalogError> {
+        let sql = "UPDATE runs SET planned = ?2 WHERE name = ?1";
+        self.connection.prepare_cached(sql)?.execute(params![run, steps.cast_signed()])?;
         Ok(())
     }
 }

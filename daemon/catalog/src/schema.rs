@@ -3,10 +3,10 @@ use rusqlite::Connection;
 use crate::CatalogError;
 
 /// "Moat" in the file's header (PRAGMA application_id), since the first release.
-const APPLICATION: i64 = 0x4D6F_6174;
+pub(crate) const APPLICATION: i64 = 0x4D6F_6174;
 
 /// Each entry upgrades a file from the version before it; the position is the version.
-const MIGRATIONS: &[&str] = &["
+pub(crate) const MIGRATIONS: &[&str] = &["
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE documents (
@@ -158,7 +158,7 @@ CREATE TABLE document_faults (
     what TEXT NOT NULL,
     PRIMARY KEY (document, ordinal)
 ) STRICT, WITHOUT ROWID;
-", RIGHTS];
+", RIGHTS, COURSE];
 
 /// Accounts, API keys, and the two-person rule, which holds here as it does in the code: whoever writes to the file by
 /// other ways meets it again.
@@ -265,6 +265,21 @@ WHEN EXISTS (SELECT 1 FROM policies) AND NOT EXISTS (
 BEGIN SELECT RAISE(ABORT, 'a policy changes by an agreed statement'); END;
 CREATE TRIGGER policies_do_not_change BEFORE UPDATE ON policies BEGIN SELECT RAISE(ABORT, 'a policy stays'); END;
 CREATE TRIGGER policies_stay BEFORE DELETE ON policies BEGIN SELECT RAISE(ABORT, 'a policy stays'); END;
+";
+
+/// What a run's engine tells beside losses, so that a run's page is whole after a restart. Zeros were never told.
+const COURSE: &str = "
+ALTER TABLE runs ADD COLUMN planned INTEGER;
+ALTER TABLE steps ADD COLUMN tokens_per_second REAL NOT NULL DEFAULT 0;
+ALTER TABLE steps ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE steps ADD COLUMN seconds_left REAL NOT NULL DEFAULT 0;
+CREATE TABLE validations (
+    run TEXT NOT NULL REFERENCES runs (name) ON DELETE CASCADE,
+    step INTEGER NOT NULL,
+    loss REAL NOT NULL,
+    gain INTEGER NOT NULL CHECK (gain IN (0, 1)),
+    PRIMARY KEY (run, step)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings a file to the newest schema, in one transaction.

@@ -3,12 +3,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_contracts::{
-    Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, Record, RecordKey,
-    SelectionRecipe, Split, TextFault, Verdict,
+    Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, Recipe, Record,
+    RecordKey, SelectionRecipe, Split, TextFault, Verdict,
 };
 use moat_vault::{Kek, Vault};
 
-use crate::{Catalog, CatalogError, Known, Stamp};
+use crate::{Catalog, CatalogError, Known, RunRow, Stamp, StepRow, ValidationRow, schema};
 
 fn known(path: &str) -> Known {
     let digest = Digest::of(path.as_bytes());
@@ -284,4 +284,74 @@ fn a_newer_catalog_is_refused() {
     catalog.connection.pragma_update(None, "user_version", 999).unwrap();
     let error = Catalog::open(&folder.path().join("catalog.db"), &catalog.vault).err().unwrap();
     assert!(matches!(error, CatalogError::Newer { found: 999, .. }));
+}
+
+#[test]
+fn what_a_run_told_while_it_trained_comes_back_and_a_repeated_step_replaces_itself() {
+    let (folder, catalog) = open();
+    let run = RunRow {
+        name: "demo-1".to_owned(),
+        number: 1,
+        state: "training".to_owned(),
+        message: None,
+        recipe: Recipe::default(),
+        dataset: None,
+        base: None,
+        created: 0,
+        outcome: None,
+        edge: None,
+        planned: None,
+    };
+    let step = |step: u64, loss: f64| StepRow {
+        step,
+        loss,
+        gradient_norm: 0.5,
+        learning_rate: 1e-4,
+        tokens: 64,
+        tokens_per_second: 1234.5,
+        memory: 1 << 30,
+        seconds_left: 9.5,
+    };
+    let look = |step: u64, loss: f64| ValidationRow { step, loss, gain: loss < 3.0 };
+    let batch = catalog.write().unwrap();
+    batch.put_run(&run).unwrap();
+    batch.put_planned("demo-1", 600).unwrap();
+    batch.put_steps("demo-1", &[step(1, 4.0), step(2, 3.5)]).unwrap();
+    batch.put_validations("demo-1", &[look(0, 4.5), look(2, 3.5)]).unwrap();
+    batch.put_steps("demo-1", &[step(2, 3.25), step(3, 3.0)]).unwrap();
+    batch.put_validations("demo-1", &[look(2, 2.5)]).unwrap();
+    // Where a run stands is written often, and does not take what was planned back.
+    batch.put_run(&RunRow { state: "evaluating".to_owned(), ..run }).unwrap();
+    batch.commit().unwrap();
+    let catalog = Catalog::open(&folder.path().join("catalog.db"), &catalog.vault).unwrap();
+    assert_eq!(catalog.steps("demo-1").unwrap(), [step(1, 4.0), step(2, 3.25), step(3, 3.0)]);
+    assert_eq!(catalog.validations("demo-1").unwrap(), [look(0, 4.5), look(2, 2.5)]);
+    assert_eq!(catalog.last_step("demo-1").unwrap(), Some(3));
+    let found = catalog.run("demo-1").unwrap().unwrap();
+    assert_eq!((found.planned, found.state.as_str()), (Some(600), "evaluating"));
+    assert_eq!(catalog.runs().unwrap(), [found]);
+    assert_eq!((catalog.steps("other").unwrap(), catalog.last_step("other").unwrap()), (Vec::new(), None));
+}
+
+/// A file of the release before runs told more than losses.
+#[test]
+fn the_steps_of_an_older_catalog_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    for migration in &schema::MIGRATIONS[..2] {
+        old.execute_batch(migration).unwrap();
+    }
+    old.pragma_update(None, "application_id", schema::APPLICATION).unwrap();
+    old.pragma_update(None, "user_version", 2).unwrap();
+    let recipe = serde_json::to_string(&Recipe::default()).unwrap();
+    let run = "INSERT INTO runs (name, number, state, recipe, created) VALUES ('demo-1', 1, 'done', ?1, 0)";
+    old.execute(run, [recipe]).unwrap();
+    old.execute("INSERT INTO steps VALUES ('demo-1', 1, 4.5, 0.5, 1e-4, 64)", []).unwrap();
+    drop(old);
+    let catalog = Catalog::open(&path, &vault(folder.path())).unwrap();
+    assert_eq!(catalog.run("demo-1").unwrap().unwrap().planned, None);
+    let steps = catalog.steps("demo-1").unwrap();
+    assert_eq!((steps.len(), steps[0].loss, steps[0].tokens_per_second), (1, 4.5, 0.0));
+    assert_eq!((steps[0].memory, steps[0].seconds_left), (0, 0.0));
 }

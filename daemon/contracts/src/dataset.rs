@@ -27,15 +27,21 @@ impl fmt::Debug for DatasetId {
 pub enum Split {
     /// Trained on.
     Train,
+    /// Kept from training to choose by: when to end, what to keep. Only where the recipe asks for it.
+    Validation,
     /// Held back, for measuring the edge.
     HeldOut,
 }
 
 impl Split {
+    /// All sides.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::HeldOut];
+
     /// The word that stands in tables, JSON and the catalog.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::Validation => "validation",
             Self::HeldOut => "held_out",
         }
     }
@@ -72,8 +78,25 @@ pub struct SplitCounts {
 pub struct DatasetSource {
     /// Trained on.
     pub train: SplitCounts,
+    /// Kept to choose by.
+    #[serde(default, skip_serializing_if = "SplitCounts::is_empty")]
+    pub validation: SplitCounts,
     /// Held back.
     pub held_out: SplitCounts,
+}
+
+impl SplitCounts {
+    /// Adds another part's totals.
+    pub const fn join(&mut self, other: &Self) {
+        self.records += other.records;
+        self.tokens += other.tokens;
+        self.bytes += other.bytes;
+    }
+
+    /// Whether there is no record.
+    pub const fn is_empty(&self) -> bool {
+        self.records == 0
+    }
 }
 
 impl DatasetSource {
@@ -81,6 +104,7 @@ impl DatasetSource {
     pub fn add(&mut self, entry: &DatasetEntry) {
         let side = match entry.split {
             Split::Train => &mut self.train,
+            Split::Validation => &mut self.validation,
             Split::HeldOut => &mut self.held_out,
         };
         side.records += 1;

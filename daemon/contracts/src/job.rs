@@ -32,8 +32,23 @@ pub struct TrainJob {
     pub output: String,
     /// Decides the result.
     pub recipe: Recipe,
+    /// What it starts with, where the recipe names an earlier run.
+    pub start: Option<Start>,
     /// Worker threads; 0 takes every core.
     pub threads: usize,
+}
+
+/// The result of an earlier run, as the start of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The run that made it, for which its files are sealed.
+    pub run: String,
+    /// Opens them; none where they are plain.
+    pub key: Option<RunKey>,
+    /// Folder of its adapter or model.
+    pub folder: String,
+    /// SHA-256 of its weights, as its outcome told it: a checkpoint belongs to one start.
+    pub weights: Digest,
 }
 
 /// How a training job ended well.
@@ -51,6 +66,22 @@ pub struct TrainOutcome {
     pub weights: Digest,
     /// Peak resident memory of the engine, bytes.
     pub peak_memory: u64,
+    /// What was measured on the validation side, where the recipe asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationOutcome>,
+}
+
+/// How the validation loss went, and what it decided.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationOutcome {
+    /// Before the first step, nats a token.
+    pub first: f64,
+    /// Of the weights that the run ended with, nats a token.
+    pub kept: f64,
+    /// The step after which these were the weights; none for the mean of several.
+    pub step: Option<u64>,
+    /// Training ended before its last step, because the loss did not gain any more.
+    pub early: bool,
 }
 
 /// Measure base and tuned on the held-out examples that follow it, and on the forgetting text.
@@ -178,6 +209,21 @@ pub enum Progress {
         tokens: u64,
         /// Tokens a second, over the step.
         tokens_per_second: f64,
+        /// Peak resident memory of the engine so far, bytes.
+        #[serde(default)]
+        memory: u64,
+        /// Seconds until the last step, at the pace since the engine started.
+        #[serde(default)]
+        seconds_left: f64,
+    },
+    /// The validation sample was measured.
+    Validated {
+        /// Steps done.
+        step: u64,
+        /// Mean loss over the sample's trained tokens, nats a token.
+        loss: f64,
+        /// Whether it lies far enough below every one before to be a gain.
+        gain: bool,
     },
     /// A checkpoint is safely on disk.
     Checkpoint {

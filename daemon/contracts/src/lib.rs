@@ -25,13 +25,13 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};
 pub use edge::{DocumentLoss, EdgeReport, ForgettingReport, Interval, SourceEdge};
 pub use job::{
-    AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, TokenLogprob, TrainJob,
-    TrainOutcome,
+    AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, Start, TokenLogprob, TrainJob,
+    TrainOutcome, ValidationOutcome,
 };
 pub use key::{RunKey, RunPart};
 pub use recipe::{
-    EvaluateRecipe, LoraRecipe, Method, OptimizerRecipe, Recipe, RecipeFault, SelectionRecipe, SplitRecipe,
-    TrainRecipe,
+    DecayGroup, DecayShape, EvaluateRecipe, Keep, LoraRecipe, Method, OptimizerRecipe, OptimizerState,
+    Recipe, RecipeFault, Schedule, SelectionRecipe, SplitRecipe, TrainRecipe, ValidationRecipe,
 };
 pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};

@@ -4,7 +4,8 @@ use crate::{Digest, Kind};
 
 /// Everything that decides a result, but the curation rules, which the dataset names by their hash.
 ///
-/// Field by field it is the TOML file; a missing key takes the value of [`Default`].
+/// Field by field it is the TOML file; a missing key takes the value of [`Default`]. Keys that came after the first
+/// release are not written where they hold their default, so that the hashes of older recipes stay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
@@ -20,6 +21,9 @@ pub struct Recipe {
     pub split: SplitRecipe,
     /// How to train.
     pub train: TrainRecipe,
+    /// What the loss on the validation side decides.
+    #[serde(skip_serializing_if = "is_default")]
+    pub validation: ValidationRecipe,
     /// The adapter's shape, for `method = "lora"`.
     pub lora: LoraRecipe,
     /// The optimiser.
@@ -48,6 +52,9 @@ pub struct SplitRecipe {
     pub held_out: f64,
     /// `YYYY-MM-DD`: instead, train on documents authored before this day (UTC) and hold back what came after.
     pub train_before: Option<String>,
+    /// Share of the training side's near-duplicate groups that is kept for [`Recipe::validation`]; 0 for none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub validation: f64,
 }
 
 /// What is trained.
@@ -80,6 +87,39 @@ pub struct TrainRecipe {
     pub checkpoint_every: u64,
     /// Keep only each block's input and recompute its inside in the backward.
     pub recompute: bool,
+    /// An earlier run on the same base whose weights this one starts with; empty for fresh ones.
+    #[serde(skip_serializing_if = "is_default")]
+    pub start_from: String,
+}
+
+/// What the loss on the validation side decides. It is never the side that the edge is measured on: choosing by that one
+/// would flatter the edge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ValidationRecipe {
+    /// Optimiser steps between measurements; there is one before the first step and one after the last as well.
+    pub every: u64,
+    /// Trained tokens of the sample that is measured each time, about; the seed draws it.
+    pub tokens: u64,
+    /// Measurements in a row without gain after which training ends; 0 for never.
+    pub patience: u64,
+    /// Nats a token by which a loss must lie below the best one to be a gain.
+    pub min_gain: f64,
+    /// What the run ends with.
+    pub keep: Keep,
+    /// Best checkpoints that are kept for [`Keep::Best`]: of several, their mean is a candidate as well.
+    pub keep_best: usize,
+}
+
+/// What a run ends with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The weights after the last step.
+    #[default]
+    Last,
+    /// Those with the lowest validation loss.
+    Best,
 }
 
 /// The adapter's shape.
@@ -90,9 +130,60 @@ pub struct LoraRecipe {
     pub rank: usize,
     /// The adapter's product is scaled by `alpha / rank`.
     pub alpha: f64,
+    /// Scale by `alpha / sqrt(rank)` instead (rsLoRA: Kalajdzievski, arXiv 2312.03732).
+    #[serde(skip_serializing_if = "is_default")]
+    pub rank_stabilized: bool,
+    /// B's learning rate as a multiple of A's (LoRA+: Hayou, Ghosh and Yu, arXiv 2402.12354).
+    #[serde(skip_serializing_if = "is_one")]
+    pub b_rate: f64,
+    /// Last parts of the names of the linears that carry an adapter, such as `q_proj`; empty takes all.
+    #[serde(skip_serializing_if = "is_default")]
+    pub targets: Vec<String>,
 }
 
-/// AdamW with warm-up and cosine decay.
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls by the same amount at each step.
+    Linear,
+    /// It falls over half a cosine.
+    #[default]
+    Cosine,
+    /// Warm-up, stable, decay: it stays and falls at the end (Hu et al., MiniCPM, arXiv 2404.06395, section 4).
+    Wsd,
+}
+
+/// How the last part of [`Schedule::Wsd`] falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayShape {
+    /// By the same amount at each step.
+    #[default]
+    Linear,
+    /// Over half a cosine.
+    Cosine,
+    /// As one minus the root of the way (Haegele et al., arXiv 2405.18392).
+    OneMinusSqrt,
+}
+
+/// A sort of tensor that weight decay may apply to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayGroup {
+    /// Weights of linears; of an adapter, A and B.
+    Linears,
+    /// The embedding and the head.
+    Embeddings,
+    /// Weights of norms.
+    Norms,
+    /// Biases.
+    Biases,
+}
+
+/// AdamW and its learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerRecipe {
@@ -100,18 +191,45 @@ pub struct OptimizerRecipe {
     pub learning_rate: f64,
     /// Share of the steps over which it rises from 0.
     pub warmup: f64,
-    /// Share of the peak that the cosine ends at.
+    /// Share of the peak that the schedule ends at.
     pub final_share: f64,
+    /// How the rate goes on after the warm-up.
+    #[serde(skip_serializing_if = "is_default")]
+    pub schedule: Schedule,
+    /// Share of the steps over which [`Schedule::Wsd`] decays.
+    #[serde(skip_serializing_if = "is_tenth")]
+    pub decay: f64,
+    /// How it decays then.
+    #[serde(skip_serializing_if = "is_default")]
+    pub decay_shape: DecayShape,
     /// First moment's decay.
     pub beta1: f64,
     /// Second moment's decay.
     pub beta2: f64,
     /// Added to the denominator.
     pub epsilon: f64,
-    /// Decoupled weight decay, on matrices only.
+    /// Decoupled weight decay, on the tensors of [`OptimizerRecipe::decayed`].
     pub weight_decay: f64,
+    /// What weight decay applies to.
+    #[serde(skip_serializing_if = "is_matrices")]
+    pub decayed: Vec<DecayGroup>,
     /// Gradient norm to clip to; 0 for no clipping.
     pub clip: f64,
+    /// How the moments are held.
+    #[serde(skip_serializing_if = "is_default")]
+    pub state: OptimizerState,
+}
+
+/// How AdamW's moments are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptimizerState {
+    /// As 32-bit floats.
+    #[default]
+    #[serde(rename = "f32")]
+    Exact,
+    /// In 8 bits, block by block (Dettmers et al., arXiv 2110.02861).
+    #[serde(rename = "8bit")]
+    EightBit,
 }
 
 /// How to measure the edge.
@@ -124,6 +242,25 @@ pub struct EvaluateRecipe {
     pub confidence: f64,
 }
 
+/// What weight decay applies to where a recipe does not say.
+const MATRICES: [DecayGroup; 2] = [DecayGroup::Linears, DecayGroup::Embeddings];
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+
+fn is_tenth(value: &f64) -> bool {
+    *value == 0.1
+}
+
+fn is_matrices(groups: &[DecayGroup]) -> bool {
+    groups == MATRICES
+}
+
 impl Default for Recipe {
     fn default() -> Self {
         Self {
@@ -133,6 +270,7 @@ impl Default for Recipe {
             selection: SelectionRecipe::default(),
             split: SplitRecipe::default(),
             train: TrainRecipe::default(),
+            validation: ValidationRecipe::default(),
             lora: LoraRecipe::default(),
             optimizer: OptimizerRecipe::default(),
             evaluate: EvaluateRecipe::default(),
@@ -142,7 +280,7 @@ impl Default for Recipe {
 
 impl Default for SplitRecipe {
     fn default() -> Self {
-        Self { held_out: 0.1, train_before: None }
+        Self { held_out: 0.1, train_before: None, validation: 0.0 }
     }
 }
 
@@ -157,13 +295,20 @@ impl Default for TrainRecipe {
             max_steps: 0,
             checkpoint_every: 50,
             recompute: false,
+            start_from: String::new(),
         }
+    }
+}
+
+impl Default for ValidationRecipe {
+    fn default() -> Self {
+        Self { every: 50, tokens: 1 << 16, patience: 0, min_gain: 0.0, keep: Keep::Last, keep_best: 1 }
     }
 }
 
 impl Default for LoraRecipe {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0 }
+        Self { rank: 16, alpha: 32.0, rank_stabilized: false, b_rate: 1.0, targets: Vec::new() }
     }
 }
 
@@ -173,11 +318,16 @@ impl Default for OptimizerRecipe {
             learning_rate: 2e-4,
             warmup: 0.03,
             final_share: 0.1,
+            schedule: Schedule::Cosine,
+            decay: 0.1,
+            decay_shape: DecayShape::Linear,
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.01,
+            decayed: MATRICES.to_vec(),
             clip: 1.0,
+            state: OptimizerState::Exact,
         }
     }
 }
@@ -236,8 +386,30 @@ impl Recipe {
             "must be above 0 and at most 1000",
         );
         hold(self.train.checkpoint_every > 0, "train.checkpoint_every", "must be at least 1");
+        let validates = self.split.validation > 0.0;
+        hold(
+            (0.0..1.0).contains(&self.split.validation),
+            "split.validation",
+            "must be at least 0 and below 1",
+        );
+        let validation = &self.validation;
+        let side = "needs a validation side: set split.validation above 0";
+        hold(validation.every > 0, "validation.every", "must be at least 1");
+        hold(validation.tokens > 0, "validation.tokens", "must be at least 1");
+        hold(validates || validation.patience == 0, "validation.patience", side);
+        let gain = (0.0..100.0).contains(&validation.min_gain);
+        hold(gain, "validation.min_gain", "must be at least 0 and below 100");
+        hold(validates || validation.keep == Keep::Last, "validation.keep", side);
+        hold((1..=32).contains(&validation.keep_best), "validation.keep_best", "must be from 1 to 32");
         hold((1..=4096).contains(&self.lora.rank), "lora.rank", "must be from 1 to 4096");
         hold(self.lora.alpha > 0.0, "lora.alpha", "must be above 0");
+        let ratio = self.lora.b_rate > 0.0 && self.lora.b_rate <= 1000.0;
+        hold(ratio, "lora.b_rate", "must be above 0 and at most 1000");
+        let part = |name: &String| {
+            !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        };
+        let named = self.lora.targets.iter().all(part);
+        hold(named, "lora.targets", "must hold the last part of linears' names, such as \"q_proj\"");
         let optimizer = &self.optimizer;
         hold(
             optimizer.learning_rate > 0.0 && optimizer.learning_rate < 1.0,
@@ -246,6 +418,14 @@ impl Recipe {
         );
         hold((0.0..1.0).contains(&optimizer.warmup), "optimizer.warmup", "must be at least 0 and below 1");
         hold((0.0..=1.0).contains(&optimizer.final_share), "optimizer.final_share", "must be from 0 to 1");
+        let decay = optimizer.decay > 0.0 && optimizer.decay <= 1.0;
+        hold(decay, "optimizer.decay", "must be above 0 and at most 1");
+        let fits = optimizer.schedule != Schedule::Wsd || optimizer.warmup + optimizer.decay <= 1.0;
+        hold(
+            fits,
+            "optimizer.decay",
+            "must leave room for optimizer.warmup: together they must be at most 1",
+        );
         hold((0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", "must be at least 0 and below 1");
         hold((0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", "must be at least 0 and below 1");
         hold(optimizer.epsilon > 0.0, "optimizer.epsilon", "must be above 0");
@@ -301,7 +481,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Recipe, day_start};
+    use super::{Keep, Recipe, day_start};
+    use crate::Digest;
 
     #[test]
     fn days_start_where_the_calendar_says() {
@@ -322,6 +503,29 @@ mod tests {
         recipe.optimizer.clip = f64::NAN;
         let keys: Vec<_> = recipe.faults().iter().map(|fault| fault.key).collect();
         assert_eq!(keys, ["split.held_out", "lora.rank", "optimizer.clip"]);
+    }
+
+    /// Checkpoints, datasets and lineages of recipes from before the newer keys name these.
+    #[test]
+    fn recipes_of_the_first_release_keep_their_text_and_hashes() {
+        let text = r#"{"name":"unnamed","base":"moat-starter","seed":1,"selection":{"sources":[],"kinds":[],"languages":[]},"split":{"held_out":0.1,"train_before":null},"train":{"method":"lora","sequence_length":512,"micro_batch":4,"accumulate":1,"epochs":1.0,"max_steps":0,"checkpoint_every":50,"recompute":false},"lora":{"rank":16,"alpha":32.0},"optimizer":{"learning_rate":0.0002,"warmup":0.03,"final_share":0.1,"beta1":0.9,"beta2":0.999,"epsilon":1e-8,"weight_decay":0.01,"clip":1.0},"evaluate":{"resamples":2000,"confidence":0.95}}"#;
+        assert_eq!(serde_json::to_string(&Recipe::default()).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Recipe>(text).unwrap(), Recipe::default());
+        assert_eq!(Recipe::default().hash(), Digest::of(text.as_bytes()));
+        let data = r#"[1,{"sources":[],"kinds":[],"languages":[]},{"held_out":0.1,"train_before":null}]"#;
+        assert_eq!(Recipe::default().data_hash(), Digest::of(data.as_bytes()));
+    }
+
+    #[test]
+    fn what_goes_by_the_validation_side_needs_one() {
+        let mut recipe = Recipe::default();
+        recipe.validation.keep = Keep::Best;
+        recipe.validation.patience = 2;
+        let keys: Vec<_> = recipe.faults().iter().map(|fault| fault.key).collect();
+        assert_eq!(keys, ["validation.patience", "validation.keep"]);
+        recipe.split.validation = 0.1;
+        assert_eq!(recipe.faults(), []);
+        assert_ne!(recipe.data_hash(), Recipe::default().data_hash());
     }
 
     #[test]

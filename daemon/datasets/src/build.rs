@@ -69,10 +69,11 @@ pub fn build(
         rows = &rows[group.len()..];
         progress(of - rows.len() as u64, of);
     }
-    let [train, held_out] =
-        [Split::Train, Split::HeldOut].map(|side| entries.iter().filter(|entry| entry.split == side).count());
-    if train == 0 || held_out == 0 {
-        return Err(DatasetError::Unlearnable { train, held_out, left_out: left_out.unlearnable });
+    let [train, validation, held_out] =
+        Split::ALL.map(|side| entries.iter().filter(|entry| entry.split == side).count());
+    if train == 0 || held_out == 0 || (validation == 0 && recipe.split.validation > 0.0) {
+        let left_out = left_out.unlearnable;
+        return Err(DatasetError::Unlearnable { train, validation, held_out, left_out });
     }
     let dataset = manifest::sealed(recipe.data_hash(), rules, text.hash(), entries);
     Ok(Built { dataset, left_out })

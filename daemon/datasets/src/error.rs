@@ -21,6 +21,14 @@ pub enum DatasetError {
         /// Groups of near-duplicates among them.
         groups: usize,
     },
+    /// Too few groups to train on for a validation side beside them.
+    #[error(
+        "the training side holds {groups} group of near-duplicates, but `split.validation` needs at least 2, one to train on and one to validate on: add documents, or take `split.validation` out"
+    )]
+    NoValidation {
+        /// Groups of near-duplicates on the training side.
+        groups: usize,
+    },
     /// The day of a time split leaves one side empty.
     #[error(
         "`split.train_before` leaves {train} records to train on and {held_out} to hold back ({untimed} carry no time, {near} are near-duplicates of earlier ones): choose a day that leaves at least 1 on each side"
@@ -46,11 +54,13 @@ pub enum DatasetError {
     },
     /// Nothing is left on a side once chats that the base cannot learn are out.
     #[error(
-        "{left_out} chats cannot be learnt (no answer, or a special token's text in a message), which leaves {train} records to train on and {held_out} to hold back: repair the chats, or select more in `selection`"
+        "{left_out} chats cannot be learnt (no answer, or a special token's text in a message), which leaves {train} records to train on, {validation} to validate on and {held_out} to hold back: repair the chats, or select more in `selection`"
     )]
     Unlearnable {
         /// Records to train on.
         train: usize,
+        /// Records to validate on; none are needed where the recipe asks for none.
+        validation: usize,
         /// Records to hold back.
         held_out: usize,
         /// Chats left out.

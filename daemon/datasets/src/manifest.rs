@@ -9,8 +9,8 @@ const HEAD: &str = "moat dataset 1";
 
 /// The canonical manifest, whose SHA-256 is the dataset's id: UTF-8, every line ended by one `\n`, fields divided
 /// by one space. After `moat dataset 1` come the lines `recipe`, `rules` and `tokenizer`, each with 64 hexadecimal
-/// digits, and `records` with their number; then a line for every record, ascending by id: its id, `train` or
-/// `held_out`, its tokens, its bytes, and its source's name as a JSON text.
+/// digits, and `records` with their number; then a line for every record, ascending by id: its id, `train`,
+/// `validation` or `held_out`, its tokens, its bytes, and its source's name as a JSON text.
 pub fn manifest(dataset: &Dataset) -> String {
     let (recipe, rules, tokenizer) = (dataset.recipe, dataset.rules, dataset.tokenizer);
     let mut text = format!(
@@ -93,7 +93,7 @@ fn entry(line: &str) -> Option<DatasetEntry> {
     let mut fields = line.splitn(5, ' ');
     let record = RecordId(fields.next()?.parse().ok()?);
     let word = fields.next()?;
-    let split = [Split::Train, Split::HeldOut].into_iter().find(|split| split.word() == word)?;
+    let split = Split::ALL.into_iter().find(|split| split.word() == word)?;
     let (tokens, bytes) = (number(fields.next()?)?, number(fields.next()?)?);
     let quoted = fields.next()?;
     let source: String = serde_json::from_str(quoted).ok()?;

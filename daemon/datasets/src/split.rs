@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use moat_contracts::{Digest, Recipe, RecordId, Split};
 
 use crate::DatasetError;
@@ -26,11 +28,53 @@ pub(crate) fn split(
     recipe: &Recipe,
     candidates: &[Candidate],
 ) -> Result<(Vec<Option<Split>>, LeftOut), DatasetError> {
-    if recipe.split.train_before.is_some() {
+    let (mut sides, left_out) = if recipe.split.train_before.is_some() {
         let day = recipe.split.train_before_seconds().ok_or(DatasetError::NoDay)?;
-        return by_time(day, candidates);
+        by_time(day, candidates)?
+    } else {
+        (by_share(recipe.seed, recipe.split.held_out, candidates)?, LeftOut::default())
+    };
+    if recipe.split.validation > 0.0 {
+        keep_validation(recipe.seed, recipe.split.validation, candidates, &mut sides)?;
     }
-    Ok((by_share(recipe.seed, recipe.split.held_out, candidates)?, LeftOut::default()))
+    Ok((sides, left_out))
+}
+
+/// Moves whole groups from the training side to validation, drawn as [`by_share`] draws, so that what is held back stays
+/// what it is without validation.
+fn keep_validation(
+    seed: u64,
+    share: f64,
+    candidates: &[Candidate],
+    sides: &mut [Option<Split>],
+) -> Result<(), DatasetError> {
+    let trained = candidates.iter().zip(&*sides).filter(|(_, side)| **side == Some(Split::Train));
+    let mut groups: Vec<usize> = trained.map(|(candidate, _)| candidate.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let draws =
+        groups.iter().map(|first| (draw(b"moat validation 1\0", seed, candidates[*first].id), *first));
+    let mut draws: Vec<(u64, usize)> = draws.collect();
+    if draws.len() < 2 {
+        return Err(DatasetError::NoValidation { groups: draws.len() });
+    }
+    let kept: BTreeSet<usize> = lowest(&mut draws, share).iter().map(|(_, first)| *first).collect();
+    for (candidate, side) in candidates.iter().zip(sides) {
+        if *side == Some(Split::Train) && kept.contains(&candidate.group) {
+            *side = Some(Split::Validation);
+        }
+    }
+    Ok(())
+}
+
+/// The draws in the lowest share of all numbers, of which there are some and not all.
+fn lowest(draws: &mut [(u64, usize)], share: f64) -> &[(u64, usize)] {
+    draws.sort_unstable();
+    // 2^64 times the share is exact: only the exponent changes.
+    let threshold = (share * 2f64.powi(64)) as u64;
+    let below = draws.partition_point(|(draw, _)| *draw < threshold);
+    // Where few groups happen to fall on one side only, the one nearest to the threshold changes sides.
+    &draws[..below.clamp(1, draws.len() - 1)]
 }
 
 /// A group is held back where SHA-256 of seed and smallest record id, read as a big-endian number, lies in the
@@ -40,26 +84,20 @@ fn by_share(seed: u64, held_out: f64, candidates: &[Candidate]) -> Result<Vec<Op
         .iter()
         .enumerate()
         .filter(|(index, candidate)| candidate.group == *index)
-        .map(|(index, candidate)| (draw(seed, candidate.id), index))
+        .map(|(index, candidate)| (draw(b"moat split 1\0", seed, candidate.id), index))
         .collect();
     if draws.len() < 2 {
         return Err(DatasetError::TooFew { records: candidates.len(), groups: draws.len() });
     }
-    draws.sort_unstable();
-    // 2^64 times the share is exact: only the exponent changes.
-    let threshold = (held_out * 2f64.powi(64)) as u64;
-    let below = draws.partition_point(|(draw, _)| *draw < threshold);
-    // Where few groups happen to fall on one side only, the one nearest to the threshold changes sides.
-    let held_back = below.clamp(1, draws.len() - 1);
     let mut side = vec![Split::Train; candidates.len()];
-    for (_, first) in &draws[..held_back] {
+    for (_, first) in lowest(&mut draws, held_out) {
         side[*first] = Split::HeldOut;
     }
     Ok(candidates.iter().map(|candidate| Some(side[candidate.group])).collect())
 }
 
-fn draw(seed: u64, first: RecordId) -> u64 {
-    let digest = Digest::of_parts(&[b"moat split 1\0", &seed.to_le_bytes(), first.0.as_bytes()]);
+fn draw(purpose: &[u8], seed: u64, first: RecordId) -> u64 {
+    let digest = Digest::of_parts(&[purpose, &seed.to_le_bytes(), first.0.as_bytes()]);
     digest.as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 

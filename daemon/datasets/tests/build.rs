@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use moat_contracts::{
     Dataset, Digest, Document, DocumentId, DocumentState, Kind, Recipe, Record, RecordId, RecordKey, Split,
     Verdict,
 };
-use moat_datasets::{DatasetError, LeftOut, build, diff, manifest, parse};
+use moat_datasets::{DatasetError, LeftOut, build, diff, manifest, parse, seen};
 use moat_template::BaseText;
 use moat_vault::{Kek, Vault};
 use proptest::prelude::*;
@@ -125,6 +125,7 @@ proptest! {
     fn near_duplicates_are_never_on_both_sides(
         copies in prop::collection::vec((0u64..6, prop::collection::vec((0usize..112, any::<u32>()), 0..40)), 12..40),
         seed in 0u64..100,
+        validation in prop::sample::select(vec![0.0, 0.4]),
     ) {
         let copy = |(number, (original, changes)): (usize, (u64, Vec<(usize, u32)>))| {
             let mut entry = prose(number as u64);
@@ -135,6 +136,7 @@ proptest! {
         let entries: Vec<Entry> = copies.into_iter().enumerate().map(copy).collect();
         let mut recipe = Recipe { seed, ..Recipe::default() };
         recipe.split.held_out = 0.4;
+        recipe.split.validation = validation;
         match built(&entries, &recipe) {
             Ok((dataset, _)) => {
                 let sides = sides(&dataset);
@@ -149,7 +151,10 @@ proptest! {
                 }
             }
             Err(error) => {
-                let too_few = matches!(error, DatasetError::TooFew { groups: 1, .. });
+                let too_few = matches!(
+                    error,
+                    DatasetError::TooFew { groups: 1, .. } | DatasetError::NoValidation { groups: 1 }
+                );
                 prop_assert!(too_few);
             }
         }
@@ -193,6 +198,72 @@ fn the_held_out_share_is_near_the_recipe_s() {
         // Five standard deviations of a binomial share.
         assert!((held - share).abs() < 5.0 * (share * (1.0 - share) / 2000.0).sqrt(), "{held} for {share}");
     }
+}
+
+#[test]
+fn a_validation_side_is_taken_from_the_training_side_alone() {
+    let entries: Vec<Entry> = (0..1000).map(prose).collect();
+    let (plain, _) = built(&entries, &Recipe::default()).unwrap();
+    assert!(!manifest(&plain).contains("validation") && plain.sources["docs"].validation.is_empty());
+    let mut recipe = Recipe::default();
+    recipe.split.validation = 0.2;
+    let (dataset, _) = built(&entries, &recipe).unwrap();
+    assert_ne!(dataset.id, plain.id);
+    assert_eq!(parse(&manifest(&dataset)).unwrap(), dataset);
+    for (with, without) in dataset.entries.iter().zip(&plain.entries) {
+        assert_eq!(with.split == Split::HeldOut, without.split == Split::HeldOut);
+    }
+    let counts = dataset.sources["docs"];
+    let left = plain.sources["docs"].train.records as f64;
+    assert_eq!(counts.train.records + counts.validation.records, plain.sources["docs"].train.records);
+    let share = counts.validation.records as f64 / left;
+    assert!((share - 0.2).abs() < 5.0 * (0.16_f64 / left).sqrt(), "{share}");
+
+    // With a day as well: what came after it is never chosen by.
+    let mut timed: Vec<Entry> = (0..40).map(prose).collect();
+    timed
+        .iter_mut()
+        .enumerate()
+        .for_each(|(at, entry)| entry.authored = Some(if at < 30 { 0 } else { 1 << 40 }));
+    recipe.split.train_before = Some("2000-01-01".to_owned());
+    let (dataset, _) = built(&timed, &recipe).unwrap();
+    let counts = dataset.sources["docs"];
+    assert_eq!((counts.train.records + counts.validation.records, counts.held_out.records), (30, 10));
+    assert!(counts.validation.records > 0 && counts.train.records > 0);
+
+    recipe.split.train_before = None;
+    for seed in 0..20 {
+        recipe.seed = seed;
+        let counts = built(&[prose(1), prose(2), prose(3)], &recipe).unwrap().0.sources["docs"];
+        assert_eq!(counts.train.records + counts.validation.records + counts.held_out.records, 3);
+        assert!(counts.train.records == 1 && counts.validation.records == 1);
+    }
+    let error = built(&[prose(1), prose(2)], &recipe).unwrap_err();
+    assert!(matches!(error, DatasetError::NoValidation { groups: 1 }), "{error}");
+}
+
+#[test]
+fn what_was_trained_on_before_and_its_near_duplicates_tell_nothing_held_back() {
+    let mut entries: Vec<Entry> = (0..40).map(prose).collect();
+    let mut recipe = Recipe::default();
+    recipe.split.held_out = 0.4;
+    recipe.selection.kinds = vec![Kind::Prose];
+    let (dataset, _) = built(&entries, &recipe).unwrap();
+    let held: Vec<RecordId> =
+        dataset.entries.iter().filter(|e| e.split == Split::HeldOut).map(|e| e.record).collect();
+    let id = |entry: &Entry| Record::id_of(entry.kind, None, &entry.body);
+    let place = entries.iter().position(|entry| id(entry) == held[0]).unwrap();
+    // Another form of a held-back record, which an earlier run's selection took.
+    let twin = Entry { kind: Kind::Markdown, signature: entries[place].signature.clone(), ..prose(100) };
+    let trained = id(&twin);
+    entries.push(twin);
+    let (_folder, catalog) = catalog(&entries);
+    let told = |records: &[RecordId]| seen(&catalog, &dataset, &records.iter().copied().collect()).unwrap();
+    assert_eq!(told(&[]), BTreeSet::new());
+    assert_eq!(told(&[trained]), BTreeSet::from([held[0]]));
+    assert_eq!(told(&[held[1], Record::id_of(Kind::Prose, None, "long gone")]), BTreeSet::from([held[1]]));
+    let train = dataset.entries.iter().find(|entry| entry.split == Split::Train).unwrap().record;
+    assert_eq!(told(&[train]), BTreeSet::new());
 }
 
 #[test]

@@ -92,7 +92,10 @@ impl Boundary {
 /// The files of a job.
 fn files(job: &ToEngine) -> Paths {
     let (read, write): (Vec<&str>, Option<PathBuf>) = match job {
-        ToEngine::Train(job) => (vec![&job.base], Some(there(Path::new(&job.output)))),
+        ToEngine::Train(job) => {
+            let start = job.start.as_ref().map(|start| start.folder.as_str());
+            (std::iter::once(&*job.base).chain(start).collect(), Some(there(Path::new(&job.output))))
+        }
         ToEngine::Evaluate(job) => (vec![&job.base, &job.tuned], None),
         // The folder itself is given its name when it is complete.
         ToEngine::Export(job) => (vec![&job.base, &job.adapter], Path::new(&job.output).parent().map(there)),

@@ -10,7 +10,7 @@ use moat_protocol::control::Update;
 
 use crate::exit::{Exit, Failure};
 use crate::output::notice;
-use crate::render::text::{bytes, clean, count, duration, fixed, parameters};
+use crate::render::text::{bytes, clean, count, counted, duration, fixed, parameters};
 
 /// The unit that is told in KiB, MiB and so on.
 const BYTE: &str = "byte";
@@ -245,6 +245,10 @@ fn of_run(run: &str, report: &Report) -> Seen {
             let words = format!("loss {}, {} tokens/s", fixed(*loss, 3), fixed(*tokens_per_second, 0));
             part(format!("{run} training"), "step", *step, Some(*steps), words)
         }
+        Report::Validated { step, loss, .. } => {
+            let loss = fixed(*loss, 3);
+            Seen::Note(format!("{run}: validation loss {loss} after {}", counted(*step, "step")))
+        }
         // Checkpoints come often and matter only after a fall; --json has them.
         Report::Checkpoint { .. } => Seen::Nothing,
         Report::Examined { done, of, .. } => {
@@ -287,6 +291,8 @@ mod tests {
             learning_rate: 1e-3,
             tokens: 2048,
             tokens_per_second: 4012.4,
+            memory: 1 << 30,
+            seconds_left: 240.0,
         };
         let step = of_run(step);
         // A resumed run began at step 100: 20 steps in 10 s, 480 to go.
@@ -307,6 +313,8 @@ mod tests {
             shown(&of_run(training), 0, 0),
             "demo-1: 600 steps on 1.25 M of 14.0 M parameters, going on after step 100"
         );
+        let looked = Report::Validated { step: 1200, loss: 3.2, gain: true };
+        assert_eq!(shown(&of_run(looked), 0, 0), "demo-1: validation loss 3.200 after 1,200 steps");
         assert_eq!(shown(&of_run(Report::Checkpoint { step: 5 }), 0, 0), "");
         let part =
             Part { phase: String::new(), unit: BYTE, done: 3 << 20, of: Some(9 << 20), words: String::new() };

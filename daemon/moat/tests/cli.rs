@@ -91,6 +91,8 @@ fn a_run(state: RunState) -> Reply {
         base: None,
         created: 0,
         steps: 0,
+        planned: None,
+        course: Default::default(),
         outcome: None,
         edge: None,
         weights: None,
@@ -106,6 +108,8 @@ fn a_step() -> Reply {
         learning_rate: 1e-3,
         tokens: 2048,
         tokens_per_second: 1000.0,
+        memory: 1 << 20,
+        seconds_left: 9.0,
     };
     Reply::Update(Update::Run { run: "demo-1".to_owned(), progress })
 }

@@ -11,21 +11,21 @@ use crate::state::State;
 /// Frames on their way to the engine that may wait in memory.
 const WAITING: usize = 32;
 
-/// Feeds one side of a dataset to an engine, then whatever is sent through the sender that it gives (a stop).
+/// Feeds sides of a dataset to an engine, then whatever is sent through the sender that it gives (a stop).
 ///
 /// The texts go from the catalog through the socket and nowhere else. Where one cannot be read the engine is hung up
 /// on, and the failure is what the second value resolves to.
 pub(crate) fn feed(
     state: &State,
     dataset: Dataset,
-    split: Split,
+    splits: &'static [Split],
     mut output: OwnedWriteHalf,
 ) -> (mpsc::Sender<ToEngine>, tokio::task::JoinHandle<Result<(), Failure>>) {
     let (sender, mut receiver) = mpsc::channel(WAITING);
     let (examples, state) = (sender.clone(), state.clone());
     let reader = tokio::task::spawn_blocking(move || {
         let catalog = state.catalog()?;
-        for entry in dataset.entries.iter().filter(|entry| entry.split == split) {
+        for entry in dataset.entries.iter().filter(|entry| splits.contains(&entry.split)) {
             let example = ToEngine::Example(example(&catalog, entry)?);
             // The writer is gone with the engine; its end is told by the engine's side.
             if examples.blocking_send(example).is_err() {

@@ -12,6 +12,7 @@ mod engine;
 mod examples;
 mod failure;
 mod intake;
+mod lineage;
 mod people;
 mod pipeline;
 mod policy;

@@ -1,13 +1,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use moat_catalog::{RunRow, StepRow};
+use moat_catalog::{RunRow, StepRow, ValidationRow};
 use moat_contracts::{
     Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob, TrainOutcome,
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
-use moat_protocol::control::{Run, RunState, Update};
+use moat_protocol::control::{Course, Run, RunState, StepPoint, Update, ValidationPoint};
 use moat_protocol::engine::{FromEngine, ToEngine};
 use tracing::{info, warn};
 
@@ -15,6 +15,7 @@ use crate::daemon::{Daemon, now};
 use crate::engine::{Engine, EngineError, Work};
 use crate::examples;
 use crate::failure::Failure;
+use crate::lineage;
 use crate::record;
 
 /// How a stage of a run ended, where it did not fail.
@@ -59,6 +60,7 @@ pub(crate) fn queue(daemon: &Daemon, recipe: Recipe) -> Result<RunRow, Failure> 
     check(&recipe)?;
     base(daemon, &recipe)?;
     let catalog = daemon.state.catalog()?;
+    lineage::start(&catalog, &recipe)?;
     let batch = catalog.write()?;
     let number = batch.runs()?.last().map_or(1, |run| run.number + 1);
     let run = RunRow {
@@ -72,6 +74,7 @@ pub(crate) fn queue(daemon: &Daemon, recipe: Recipe) -> Result<RunRow, Failure> 
         created: now(),
         outcome: None,
         edge: None,
+        planned: None,
     };
     batch.put_run(&run)?;
     batch.new_run_key(&run.name)?;
@@ -150,11 +153,13 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
     let outcome = run.outcome.as_ref().map(parse_outcome).transpose()?;
     let edge =
         run.edge.as_ref().map(|json| serde_json::from_str(json).map_err(|_| damaged("edge"))).transpose()?;
-    let steps = daemon.state.catalog()?.steps(&run.name)?;
+    let steps = daemon.state.catalog()?.last_step(&run.name)?.unwrap_or(0);
     Ok(Run {
         state: state(&run),
         weights: outcome.is_some().then(|| weights(daemon, &run).display().to_string()),
-        steps: steps.last().map_or(0, |step| step.step),
+        steps,
+        planned: run.planned,
+        course: Course::default(),
         recipe_hash: run.recipe.hash(),
         name: run.name,
         message: run.message,
@@ -164,6 +169,30 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
         created: run.created,
         outcome,
         edge,
+    })
+}
+
+/// What was measured while a run trained, for [`Run::course`].
+pub(crate) fn course(daemon: &Daemon, run: &str) -> Result<Course, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let step = |row: StepRow| {
+        let StepRow { step, loss, gradient_norm, learning_rate, tokens, .. } = row;
+        let StepRow { tokens_per_second, memory, seconds_left, .. } = row;
+        StepPoint {
+            step,
+            loss,
+            gradient_norm,
+            learning_rate,
+            tokens,
+            tokens_per_second,
+            memory,
+            seconds_left,
+        }
+    };
+    let validation = |ValidationRow { step, loss, gain }| ValidationPoint { step, loss, gain };
+    Ok(Course {
+        steps: catalog.steps(run)?.into_iter().map(step).collect(),
+        validations: catalog.validations(run)?.into_iter().map(validation).collect(),
     })
 }
 
@@ -211,11 +240,14 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
     run.base = Some(base.hash);
     let dataset = dataset(daemon, run, &base).await?;
     run.dataset = Some(dataset.id);
+    // Said before hours are spent, not after.
+    let unseen = lineage::unseen(&daemon.state.catalog()?, run, dataset.clone())?;
     if run.outcome.is_none() {
         save(daemon, run, RunState::Training, None)?;
         let act = on_run("run.train", run, dataset.id);
         let intent = daemon.ledger.append(&act)?;
-        let result = train(daemon, run, &base, dataset.clone()).await;
+        let apart = lineage::apart(&daemon.state.catalog()?, run, dataset.clone())?;
+        let result = train(daemon, run, &base, apart).await;
         let told = match &result {
             Ok(Ended::Done(outcome)) => act.detail("weights", outcome.weights),
             _ => act,
@@ -232,7 +264,7 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
     discard_checkpoints(daemon, run);
     let act = on_run("run.evaluate", run, dataset.id);
     let intent = daemon.ledger.append(&act)?;
-    let result = evaluate(daemon, run, &base, dataset.clone()).await;
+    let result = evaluate(daemon, run, &base, unseen).await;
     record::ended(&daemon.ledger, &act, intent, &result);
     match result? {
         Ended::Done((held_out, forgetting)) => {
@@ -249,6 +281,8 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
 /// What the daemon does with a run, for the ledger.
 fn on_run(act: &str, run: &RunRow, dataset: moat_contracts::DatasetId) -> Act {
     let act = Act::new(Who::daemon(), act, Phase::Intent).on("run", &run.name).on("dataset", dataset);
+    let start = Some(run.recipe.train.start_from.as_str()).filter(|start| !start.is_empty());
+    let act = start.into_iter().fold(act, |act, start| act.on("start", start));
     act.on("recipe", run.recipe.hash()).on("base", run.base.map_or_else(String::new, |base| base.to_string()))
 }
 
@@ -320,20 +354,14 @@ async fn train(
         base: daemon.state.base(&base.name).display().to_string(),
         output: output.display().to_string(),
         recipe: run.recipe.clone(),
+        start: lineage::take(daemon, run)?,
         threads: daemon.settings.training.threads,
     });
-    let mut steps = Vec::new();
-    let result = converse(daemon, run, &job, dataset, Split::Train, |progress| match progress {
-        Progress::Step { step, loss, gradient_norm, learning_rate, tokens, .. } => {
-            let (loss, gradient_norm, learning_rate) = (*loss, *gradient_norm, *learning_rate);
-            steps.push(StepRow { step: *step, loss, gradient_norm, learning_rate, tokens: *tokens });
-            if steps.len() >= 16 { keep(daemon, run, &mut steps) } else { Ok(()) }
-        }
-        Progress::Checkpoint { .. } => keep(daemon, run, &mut steps),
-        _ => Ok(()),
-    });
+    let mut told = Told::default();
+    let sides = &[Split::Train, Split::Validation];
+    let result = converse(daemon, run, &job, dataset, sides, |progress| told.hear(daemon, run, progress));
     let result = result.await;
-    keep(daemon, run, &mut steps)?;
+    told.keep(daemon, run)?;
     match result? {
         FromEngine::Trained(outcome) => Ok(Ended::Done(outcome)),
         FromEngine::Stopped => Ok(Ended::Stopped),
@@ -341,14 +369,66 @@ async fn train(
     }
 }
 
-/// Writes what steps measured.
-fn keep(daemon: &Daemon, run: &RunRow, steps: &mut Vec<StepRow>) -> Result<(), Failure> {
-    let catalog = daemon.state.catalog()?;
-    let batch = catalog.write()?;
-    batch.put_steps(&run.name, steps)?;
-    batch.commit()?;
-    steps.clear();
-    Ok(())
+/// What an engine told and the catalog does not hold yet.
+#[derive(Default)]
+struct Told {
+    planned: Option<u64>,
+    steps: Vec<StepRow>,
+    validations: Vec<ValidationRow>,
+}
+
+impl Told {
+    fn hear(&mut self, daemon: &Daemon, run: &RunRow, progress: &Progress) -> Result<(), Failure> {
+        match *progress {
+            Progress::Training { steps, .. } => self.planned = Some(steps),
+            Progress::Step {
+                step,
+                loss,
+                gradient_norm,
+                learning_rate,
+                tokens,
+                tokens_per_second,
+                memory,
+                seconds_left,
+                ..
+            } => {
+                self.steps.push(StepRow {
+                    step,
+                    loss,
+                    gradient_norm,
+                    learning_rate,
+                    tokens,
+                    tokens_per_second,
+                    memory,
+                    seconds_left,
+                });
+                if self.steps.len() < 16 {
+                    return Ok(());
+                }
+            }
+            Progress::Validated { step, loss, gain } => {
+                self.validations.push(ValidationRow { step, loss, gain });
+                return Ok(());
+            }
+            Progress::Checkpoint { .. } => {}
+            _ => return Ok(()),
+        }
+        self.keep(daemon, run)
+    }
+
+    /// Writes it.
+    fn keep(&mut self, daemon: &Daemon, run: &RunRow) -> Result<(), Failure> {
+        let catalog = daemon.state.catalog()?;
+        let batch = catalog.write()?;
+        if let Some(planned) = self.planned {
+            batch.put_planned(&run.name, planned)?;
+        }
+        batch.put_steps(&run.name, &self.steps)?;
+        batch.put_validations(&run.name, &self.validations)?;
+        batch.commit()?;
+        *self = Self::default();
+        Ok(())
+    }
 }
 
 async fn evaluate(
@@ -365,7 +445,7 @@ async fn evaluate(
         sequence_length: run.recipe.train.sequence_length,
         threads: daemon.settings.training.threads,
     });
-    match converse(daemon, run, &job, dataset, Split::HeldOut, |_| Ok(())).await? {
+    match converse(daemon, run, &job, dataset, &[Split::HeldOut], |_| Ok(())).await? {
         FromEngine::Evaluated { held_out, forgetting } => Ok(Ended::Done((held_out, forgetting))),
         FromEngine::Stopped => Ok(Ended::Stopped),
         _ => Err(EngineError::Unexpected.into()),
@@ -378,12 +458,12 @@ async fn converse(
     run: &RunRow,
     job: &ToEngine,
     dataset: Dataset,
-    split: Split,
+    sides: &'static [Split],
     mut each: impl FnMut(&Progress) -> Result<(), Failure>,
 ) -> Result<FromEngine, Failure> {
     let mut engine = Engine::start(&daemon.settings, Work::Train).await?;
     engine.job(job).await?;
-    let (sender, mut feeding) = examples::feed(&daemon.state, dataset, split, engine.feeder()?);
+    let (sender, mut feeding) = examples::feed(&daemon.state, dataset, sides, engine.feeder()?);
     let (mut fed, mut stopping) = (false, false);
     loop {
         if daemon.safe().is_sealed() {

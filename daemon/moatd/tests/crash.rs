@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moat_catalog::Catalog;
-use moat_contracts::{Dataset, Recipe, SelectionRecipe};
+use moat_contracts::{Dataset, Keep, Recipe, SelectionRecipe};
 use moat_protocol::control::{Reply, Request, RunState};
 use site::{Random, Site, prose, tiny_recipe};
 
 const KILLS: u64 = 200;
 const DOCUMENTS: u64 = 120;
 const STEPS: u64 = 40;
+const LOOKS: u64 = 5;
 
 /// Writes the documents of one state of the company's folder: each revision changes some and deletes some.
 fn documents(revision: u64) -> BTreeMap<String, String> {
@@ -72,9 +73,12 @@ fn records(site: &Site) -> Vec<(String, u32, String, String)> {
     all
 }
 
+/// The losses of every step, then those of every look at the validation side.
 fn losses(site: &Site, run: &str) -> Vec<(u64, u64)> {
-    let steps = Catalog::open(&site.path("state/catalog.db"), &site.vault()).unwrap().steps(run).unwrap();
-    steps.iter().map(|step| (step.step, step.loss.to_bits())).collect()
+    let catalog = Catalog::open(&site.path("state/catalog.db"), &site.vault()).unwrap();
+    let steps = catalog.steps(run).unwrap().into_iter().map(|step| (step.step, step.loss.to_bits()));
+    let looks = catalog.validations(run).unwrap().into_iter().map(|look| (look.step, look.loss.to_bits()));
+    steps.chain(looks).collect()
 }
 
 fn dataset(site: &Site, recipe: &Recipe) -> Dataset {
@@ -86,7 +90,11 @@ fn dataset(site: &Site, recipe: &Recipe) -> Dataset {
 
 #[test]
 fn two_hundred_kills_change_nothing() {
-    let recipe = tiny_recipe(STEPS);
+    let mut recipe = tiny_recipe(STEPS);
+    recipe.split.validation = 0.2;
+    recipe.validation.every = LOOKS;
+    recipe.validation.keep = Keep::Best;
+    recipe.validation.keep_best = 2;
     let last = 20;
     let mut undisturbed = Site::new();
     put(&undisturbed, &BTreeMap::new(), &documents(last));
@@ -96,7 +104,7 @@ fn two_hundred_kills_change_nothing() {
     let reference = undisturbed.run(&recipe);
     assert_eq!(reference.state, RunState::Done);
     let (expected_records, expected_losses) = (records(&undisturbed), losses(&undisturbed, &reference.name));
-    assert_eq!(expected_losses.len() as u64, STEPS);
+    assert_eq!(expected_losses.len() as u64, STEPS + STEPS / LOOKS + 1);
 
     let mut random = Random(42);
     let mut site = Site::new();

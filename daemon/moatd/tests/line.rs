@@ -10,8 +10,8 @@ mod site;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 
-use moat_contracts::Sampling;
-use moat_protocol::control::{DatasetDiff, Fault, Reply, Request, RunState, Status, Update, Why};
+use moat_contracts::{Keep, Method, Progress, Sampling, Schedule, Split};
+use moat_protocol::control::{DatasetDiff, Fault, Reply, Request, Run, RunState, Status, Update, Why};
 use site::people::{ADA, BEN, can_be_others, refused};
 use site::{Random, Site, prose, tiny_recipe};
 
@@ -166,6 +166,113 @@ fn documents_become_a_model_that_is_owned() {
 }
 
 #[test]
+fn a_run_chooses_by_its_validation_side_and_its_page_is_whole_after_a_restart() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    site.import_base();
+    site.scan();
+    let plain = site.run(&tiny_recipe(30));
+    let mut recipe = tiny_recipe(30);
+    recipe.split.validation = 0.3;
+    recipe.validation.every = 4;
+    recipe.validation.keep = Keep::Best;
+    recipe.validation.keep_best = 2;
+    recipe.optimizer.schedule = Schedule::Wsd;
+    recipe.optimizer.decay = 0.3;
+    recipe.lora.b_rate = 4.0;
+    let name = site.start_run(&recipe);
+    let mut told = Vec::new();
+    let reply = site.call_and_watch(&Request::RunWatch { name: name.clone() }, |update| {
+        if let Update::Run { progress: Progress::Validated { step, .. }, .. } = update {
+            told.push(step);
+        }
+    });
+    let Reply::Run(run) = reply else { panic!("{reply:?}") };
+    let looks: Vec<u64> = run.course.validations.iter().map(|look| look.step).collect();
+    assert_eq!(looks, [0, 4, 8, 12, 16, 20, 24, 28, 30]);
+    assert!(looks.ends_with(&told) && !told.is_empty(), "{told:?}");
+    assert_eq!((run.course.steps.len(), run.steps, run.planned), (30, 30, Some(30)));
+    let last = run.course.steps[29];
+    assert!(last.tokens_per_second > 0.0 && last.memory > 1 << 20 && last.seconds_left == 0.0, "{last:?}");
+    assert!(run.course.steps[0].seconds_left > 0.0);
+    let validation = run.outcome.as_ref().unwrap().validation.unwrap();
+    assert!(validation.kept < validation.first && !validation.early, "{validation:?}");
+    assert!(run.edge.as_ref().unwrap().has_edge);
+
+    // What is held back is the same as without; what is chosen by comes off the rest.
+    let sides = |run: &Run, wanted: Split| {
+        let id = run.dataset.unwrap().to_string();
+        let Reply::Dataset(dataset) = site.call(Request::Dataset { id }) else { panic!() };
+        let entries = dataset.entries.into_iter().filter(|entry| entry.split == wanted);
+        entries.map(|entry| entry.record).collect::<Vec<_>>()
+    };
+    assert_eq!(sides(&plain, Split::HeldOut), sides(&run, Split::HeldOut));
+    assert!(sides(&plain, Split::Validation).is_empty() && !sides(&run, Split::Validation).is_empty());
+    let lists = site.call(Request::Runs);
+    assert!(matches!(lists, Reply::Runs(runs) if runs.iter().all(|run| run.course.steps.is_empty())));
+    site.end();
+    site.start();
+    assert_eq!(site.call(Request::Run { name }), Reply::Run(run));
+    site.end();
+}
+
+#[test]
+fn a_run_starts_from_an_earlier_one_and_is_not_measured_on_what_that_saw() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    site.import_base();
+    site.scan();
+    let first = site.run(&tiny_recipe(30));
+    let mut recipe = tiny_recipe(30);
+    recipe.seed = 2;
+    recipe.split.validation = 0.2;
+    recipe.train.start_from = first.name.clone();
+    let further = site.run(&recipe);
+    let (before, after) = (first.outcome.unwrap(), further.outcome.unwrap());
+    assert!(after.first_loss < before.first_loss, "{before:?} {after:?}");
+
+    // Another seed holds others back, of which the first run saw some.
+    let entries = |id: moat_contracts::DatasetId| {
+        let Reply::Dataset(dataset) = site.call(Request::Dataset { id: id.to_string() }) else { panic!() };
+        dataset.entries.into_iter().map(|entry| (entry.record, entry.split)).collect::<BTreeMap<_, _>>()
+    };
+    let (old, new) = (entries(first.dataset.unwrap()), entries(further.dataset.unwrap()));
+    let held = new.iter().filter(|(_, split)| **split == Split::HeldOut);
+    let (seen, unseen): (Vec<_>, Vec<_>) = held.partition(|(record, _)| old[record] == Split::Train);
+    assert!(!seen.is_empty() && !unseen.is_empty());
+    assert_eq!(further.edge.unwrap().all.records, unseen.len() as u64);
+
+    // What the first run learnt, the second holds too.
+    let path = (0..40).map(|index| format!("team/{index}.txt"));
+    let mut trained_by_first = 0;
+    for path in path {
+        for reached in why(&site, &path).reached {
+            let both = reached.runs.contains(&first.name) && reached.runs.contains(&further.name);
+            if Some(reached.dataset) == first.dataset {
+                assert_eq!(both, reached.split == "train", "{reached:?}");
+                trained_by_first += u64::from(both);
+            }
+        }
+    }
+    assert!(trained_by_first > 0);
+
+    let refused = |change: &dyn Fn(&mut moat_contracts::Recipe)| {
+        let mut recipe = recipe.clone();
+        change(&mut recipe);
+        match site.call(Request::RunStart { recipe: Box::new(recipe) }) {
+            Reply::Failed { fault: Fault::Request, message } => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refused(&|recipe| recipe.train.start_from.push('x')).contains("moat run list"));
+    assert!(refused(&|recipe| recipe.lora.rank = 3).contains("[lora]"));
+    assert!(refused(&|recipe| recipe.train.method = Method::Full).contains("train.method"));
+    site.end();
+}
+
+#[test]
 fn the_same_documents_give_the_same_dataset_on_another_machine() {
     let recipe = tiny_recipe(1);
     let mut ids = BTreeMap::new();
@@ -204,7 +311,7 @@ fn a_killed_engine_fails_its_run_and_harms_nothing_else() {
     let name = site.start_run(&tiny_recipe(100_000));
     let mut steps = 0;
     let reply = site.call_and_watch(&Request::RunWatch { name: name.clone() }, |update| {
-        if let Update::Run { progress: moat_contracts::Progress::Step { .. }, .. } = update {
+        if let Update::Run { progress: Progress::Step { .. }, .. } = update {
             steps += 1;
             if steps == 5 {
                 assert!(site.kill_engine());

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use moat_contracts::{Interval, Method, SourceEdge, SplitCounts};
+use moat_contracts::{DatasetSource, Interval, Method, SourceEdge, SplitCounts};
 
 use crate::Export;
 
@@ -8,7 +8,9 @@ use crate::Export;
 pub(crate) fn card(facts: &Export<'_>) -> String {
     let Export { base, recipe, dataset, edge, outcome, .. } = facts;
     let run = facts.files.run;
-    let (train, held_out) = totals(facts);
+    let DatasetSource { train, validation, held_out } = totals(facts);
+    let validation =
+        if validation.is_empty() { String::new() } else { counts("chosen by", validation) + "\n" };
     let what = match recipe.train.method {
         Method::Lora => format!(
             "`adapter/` is a low-rank adapter (rank {}, alpha {}) in PEFT's format, `model/` the base with the adapter \
@@ -58,7 +60,7 @@ pub(crate) fn card(facts: &Export<'_>) -> String {
          On {}, text unlike the company's: {:.4} bits per byte under the base, {:.4} tuned, {:+.4} lost \
          ({} interval {:+.4} to {:+.4}; above 0 is forgetting).\n\n\
          ## How it was made\n\n\
-         | | records | tokens | bytes |\n|---|---|---|---|\n{}\n{}\n\n\
+         | | records | tokens | bytes |\n|---|---|---|---|\n{}\n{validation}{}\n\n\
          Dataset `{}`, recipe `{}`, base `{}`, curation rules `{}`. Training took {} steps over {} tokens; the loss \
          went from {:.4} to {:.4} nats a token. `lineage.json` holds the whole recipe and every hash, \
          `dataset-manifest` every record's id; neither holds any text.\n\n",
@@ -80,6 +82,16 @@ pub(crate) fn card(facts: &Export<'_>) -> String {
         outcome.first_loss,
         outcome.last_loss,
     );
+    if let Some(first) = facts.earlier.first() {
+        let datasets: Vec<_> = facts.earlier.iter().map(|earlier| format!("`{}`", earlier.dataset)).collect();
+        let _ = write!(
+            text,
+            "It went on from the weights of run {}: what that learnt from dataset {} is in these weights too. Held-back \
+             records that were trained on there are not in the edge.\n\n",
+            first.run,
+            datasets.join(", and before it "),
+        );
+    }
     text.push_str(&usage(facts));
     text.push_str(
         "## Limits\n\n\
@@ -111,16 +123,14 @@ fn usage(facts: &Export<'_>) -> String {
     text
 }
 
-fn totals(facts: &Export<'_>) -> (SplitCounts, SplitCounts) {
-    let add = |sum: SplitCounts, part: &SplitCounts| SplitCounts {
-        records: sum.records + part.records,
-        tokens: sum.tokens + part.tokens,
-        bytes: sum.bytes + part.bytes,
-    };
-    let sources = facts.dataset.sources.values();
-    sources.fold(Default::default(), |(train, held_out), source| {
-        (add(train, &source.train), add(held_out, &source.held_out))
-    })
+fn totals(facts: &Export<'_>) -> DatasetSource {
+    let mut total = DatasetSource::default();
+    for source in facts.dataset.sources.values() {
+        total.train.join(&source.train);
+        total.validation.join(&source.validation);
+        total.held_out.join(&source.held_out);
+    }
+    total
 }
 
 fn counts(name: &str, counts: SplitCounts) -> String {

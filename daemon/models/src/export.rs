@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Dataset, Digest, EdgeReport, Method, Recipe, RunKey, RunPart, TrainOutcome};
+use moat_contracts::{Dataset, DatasetId, Digest, EdgeReport, Method, Recipe, RunKey, RunPart, TrainOutcome};
 use moat_vault::{DataKey, Recipient, SealedFolder, VaultError};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::files::{self, Passage, SUMS, digest, fresh_folder, publish, sums_text, sync_folder, write};
@@ -31,8 +32,23 @@ pub struct Export<'a> {
     pub outcome: &'a TrainOutcome,
     /// What it brought.
     pub edge: &'a EdgeReport,
+    /// The runs whose weights it started from, the nearest first.
+    pub earlier: &'a [Earlier],
     /// Where its files lie.
     pub files: Parts<'a>,
+}
+
+/// A run from whose weights another started: what it learnt is in these too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Earlier {
+    /// Its name.
+    pub run: String,
+    /// Hash of its recipe.
+    pub recipe: Digest,
+    /// What it was trained on.
+    pub dataset: DatasetId,
+    /// SHA-256 of its weights.
+    pub weights: Digest,
 }
 
 /// Where the files of an export lie until two people agreed to it: all of them sealed.
@@ -357,6 +373,7 @@ fn lineage(facts: &Export<'_>) -> String {
             "records": dataset.entries.len(),
             "sources": dataset.sources,
         },
+        "earlier": facts.earlier,
         "training": facts.outcome,
         "edge": facts.edge,
     });

@@ -14,6 +14,6 @@ mod store;
 mod weights;
 
 pub use error::ModelError;
-pub use export::{Export, Parts, Staged, forget_unfinished, measure, release, stage, verify_export};
+pub use export::{Earlier, Export, Parts, Staged, forget_unfinished, measure, release, stage, verify_export};
 pub use import::import;
 pub use store::{FileEntry, ImportedBase, find, list, verify};

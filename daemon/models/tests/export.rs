@@ -87,6 +87,7 @@ fn run(has_edge: bool) -> Run {
             last_loss: 1.5,
             weights: Digest::of(b"A"),
             peak_memory: 1,
+            validation: None,
         },
         edge: EdgeReport {
             dataset: id,
@@ -138,6 +139,7 @@ impl Run {
             base: &self.base,
             outcome: &self.outcome,
             edge: &self.edge,
+            earlier: &[],
             files,
         }
     }

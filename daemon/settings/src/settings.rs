@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use moat_contracts::{Kind, Protection, Recipe, Rules};
+use moat_contracts::{DecayGroup, DecayShape, Kind, OptimizerState, Protection, Recipe, Rules, Schedule};
 use serde::{Deserialize, Serialize};
 
 /// What `moat.toml` says, field by field; a missing key takes the value of [`Default`].
@@ -370,12 +370,23 @@ fn lies_in(path: &Path, folder: &Path) -> bool {
     path.starts_with(folder) && path.components().all(|part| part != Component::ParentDir)
 }
 
-/// A recipe in which every list has an item and every optional key is there.
+/// A recipe in which every list has an item and every key that may be left out is there: none of those holds its default.
 pub(crate) fn example_recipe() -> Recipe {
     let mut recipe = Recipe::default();
     recipe.selection.sources.push(String::new());
     recipe.selection.kinds.push(Kind::Prose);
     recipe.selection.languages.push(String::new());
     recipe.split.train_before = Some(String::new());
+    recipe.split.validation = 0.5;
+    recipe.train.start_from.push('-');
+    recipe.validation.patience = 1;
+    recipe.lora.rank_stabilized = true;
+    recipe.lora.b_rate = 16.0;
+    recipe.lora.targets.push(String::new());
+    recipe.optimizer.schedule = Schedule::Wsd;
+    recipe.optimizer.decay = 0.5;
+    recipe.optimizer.decay_shape = DecayShape::Cosine;
+    recipe.optimizer.decayed = vec![DecayGroup::Norms];
+    recipe.optimizer.state = OptimizerState::EightBit;
     recipe
 }

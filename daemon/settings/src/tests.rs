@@ -217,7 +217,20 @@ fn recipe_faults_have_their_places() {
         "8:10: train.epochs: must be above 0 and at most 1000",
         "10:19: selection.kinds[1]: must be one of `prose`, `markdown`, `html`, `code`, `json`, `table`, `chat`, not `cod`",
         "10:26: selection.kinds[2]: expected text in quotes, found a number",
-        "12:1: optimizer.lr: there is no such key: the keys in `optimizer` are `beta1`, `beta2`, `clip`, `epsilon`, `final_share`, `learning_rate`, `warmup`, `weight_decay`",
+        "12:1: optimizer.lr: there is no such key: the keys in `optimizer` are `beta1`, `beta2`, `clip`, `decay`, `decay_shape`, `decayed`, `epsilon`, `final_share`, `learning_rate`, `schedule`, `state`, `warmup`, `weight_decay`",
+    ];
+    let found = shown(&parse_recipe(text).unwrap_err());
+    assert_eq!(found, expected, "{found:#?}");
+
+    let text = "[validation]\nkeep = \"first\"\npatience = 3\nkeep_best = 0\n[lora]\ntargets = [\"q proj\"]\nb_rate = 0\n[optimizer]\nschedule = \"wsd\"\ndecay = 0.99\ndecayed = [\"linear\"]\n";
+    let expected = [
+        "2:8: validation.keep: must be one of `last`, `best`, not `first`",
+        "3:12: validation.patience: needs a validation side: set split.validation above 0",
+        "4:13: validation.keep_best: must be from 1 to 32",
+        "6:11: lora.targets: must hold the last part of linears' names, such as \"q_proj\"",
+        "7:10: lora.b_rate: must be above 0 and at most 1000",
+        "10:9: optimizer.decay: must leave room for optimizer.warmup: together they must be at most 1",
+        "11:12: optimizer.decayed[0]: must be one of `linears`, `embeddings`, `norms`, `biases`, not `linear`",
     ];
     let found = shown(&parse_recipe(text).unwrap_err());
     assert_eq!(found, expected, "{found:#?}");

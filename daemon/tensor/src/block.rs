@@ -219,7 +219,12 @@ impl<'a, F: Float, K: Kernels<F>> Pass<'a, F, K> {
         workspace: &mut Workspace<F>,
     ) {
         let linear = self.model.linear(index);
-        let first = if linear.adapter.is_some() { index.adapter } else { index.weight };
+        let first = match &self.model.adapter {
+            Some(adapter) => adapter.first(index),
+            None => Some(index.weight),
+        };
+        // A linear without an adapter is frozen beside those with one.
+        let Some(first) = first else { return };
         if let Some(gradient) = LinearGradient::of(&linear, &mut gradients[first..]) {
             linear.weight_gradient(self.kernels, x, dy, gradient, workspace);
         }

@@ -29,6 +29,14 @@ pub enum TensorError {
     /// `config.json` describes something that Moat does not train.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
+    /// An adapter is asked for on a linear that the base does not have.
+    #[error("the base has no linear `{name}` that could carry an adapter: it has {known}")]
+    Target {
+        /// The last part of its name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
     /// A tensor that the configuration asks for is not there.
     #[error("tensor `{name}` is missing: the weights are incomplete or of another configuration")]
     Missing {

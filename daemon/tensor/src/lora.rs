@@ -5,16 +5,33 @@ use moat_contracts::{Architecture, Digest, LinearShape};
 use serde_json::{Value, json};
 
 use crate::kernels::{Cpu, Kernels, Matrix, MatrixMut};
-use crate::model::Index;
+use crate::model::{Index, LinearIndex};
 use crate::random::Random;
 use crate::{Float, Folder, Parameter, Parameters, StoredType, TensorError, Weights, stored};
 
-/// A low-rank adapter on every linear of every block: `W + alpha/rank * B A`.
+/// A low-rank adapter on linears of every block: `W + s B A` with `s = alpha/rank`, or `alpha/√rank` where it is
+/// rank-stabilised.
 #[derive(Clone, Debug)]
 pub struct Lora<F: Float = f32> {
     pub(crate) rank: usize,
     pub(crate) alpha: f64,
+    stabilized: bool,
+    /// Which of [`Architecture::linears`] carry it.
+    carried: Vec<bool>,
     pub(crate) parameters: Parameters<F>,
+}
+
+/// What a new adapter is to be like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraShape<'a> {
+    /// Rank of A and B.
+    pub rank: usize,
+    /// The scale's numerator.
+    pub alpha: f64,
+    /// Scale by `alpha/√rank` instead of `alpha/rank` (rsLoRA: Kalajdzievski, arXiv 2312.03732).
+    pub rank_stabilized: bool,
+    /// Last parts of the names of the linears that carry it, such as `q_proj`; empty for all of them.
+    pub targets: &'a [String],
 }
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -25,8 +42,28 @@ impl Lora {
 
     /// As PEFT starts one: A uniform in ±1/√in (Kaiming's with a = √5), B zero, so that it changes nothing yet.
     pub fn new(architecture: &Architecture, rank: usize, alpha: f64, seed: u64) -> Self {
+        Self::started(architecture, rank, alpha, false, vec![true; architecture.linears().len()], seed)
+    }
+
+    /// [`Lora::new`] of another shape.
+    ///
+    /// # Errors
+    /// [`TensorError::Target`] for a target that the architecture does not have.
+    pub fn shaped(architecture: &Architecture, shape: LoraShape<'_>, seed: u64) -> Result<Self, TensorError> {
+        let LoraShape { rank, alpha, rank_stabilized, targets } = shape;
+        Ok(Self::started(architecture, rank, alpha, rank_stabilized, carried(architecture, targets)?, seed))
+    }
+
+    fn started(
+        architecture: &Architecture,
+        rank: usize,
+        alpha: f64,
+        stabilized: bool,
+        carried: Vec<bool>,
+        seed: u64,
+    ) -> Self {
         let mut random = Random::new(seed);
-        let mut parameters = empty(architecture, rank);
+        let mut parameters = empty(architecture, rank, &carried);
         for parameter in parameters.list_mut() {
             let (count, bound) = (parameter.shape.iter().product(), 1.0 / (parameter.shape[1] as f64).sqrt());
             parameter.values = if parameter.name.ends_with("lora_A.weight") {
@@ -35,7 +72,7 @@ impl Lora {
                 vec![0.0; count]
             };
         }
-        Self { rank, alpha, parameters }
+        Self { rank, alpha, stabilized, carried, parameters }
     }
 
     /// Reads `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them, as plain files.
@@ -60,12 +97,28 @@ impl Lora {
         let alpha = config["lora_alpha"]
             .as_f64()
             .ok_or_else(|| format("it has no usable `lora_alpha`".to_owned()))?;
-        let mut parameters = empty(architecture, rank);
+        let stabilized = config["use_rslora"] == true;
+        let carried = match &config["target_modules"] {
+            Value::Array(names) => {
+                let names = names.iter().map(|name| name.as_str().map(ToOwned::to_owned));
+                let names: Option<Vec<String>> = names.collect();
+                let names = names.filter(|names| !names.is_empty());
+                carried(
+                    architecture,
+                    &names.ok_or_else(|| format("its `target_modules` name none".to_owned()))?,
+                )?
+            }
+            // What is missing of them is told by its tensor.
+            Value::Null => carried(architecture, &[])?,
+            Value::String(all) if all == "all-linear" => carried(architecture, &[])?,
+            _ => return Err(format("its `target_modules` are a pattern: list the modules".to_owned())),
+        };
+        let mut parameters = empty(architecture, rank, &carried);
         let mut found = vec![false; parameters.list().len()];
         stored::read_into(&folder.read(WEIGHTS)?, &mut parameters, &mut found, |_| false)
             .map_err(|error| error.at(&folder.place(WEIGHTS)))?;
         stored::all_found(&parameters, &found)?;
-        Ok(Self { rank, alpha, parameters })
+        Ok(Self { rank, alpha, stabilized, carried, parameters })
     }
 
     /// Writes both files, each whole or not at all, as PEFT reads them. `base_name` becomes
@@ -97,7 +150,7 @@ impl Lora {
             "target_modules": self.targets(),
             "task_type": "CAUSAL_LM",
             "use_dora": false,
-            "use_rslora": false,
+            "use_rslora": self.stabilized,
         });
         let named = self.parameters.list().iter().map(|parameter| (parameter.name.clone(), parameter));
         let format = Some(("format", "pt".to_owned()));
@@ -118,13 +171,30 @@ impl<F: Float> Lora<F> {
         self.alpha
     }
 
-    /// A and B of every linear, under PEFT's names.
+    /// Whether rank, scale and carriers are the same, so that one may go on from where the other is.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let alike = self.scale().to_bits() == other.scale().to_bits() && self.carried == other.carried;
+        alike && self.parameters.fits(&other.parameters)
+    }
+
+    /// Whether it scales by `alpha/√rank`.
+    pub fn is_rank_stabilized(&self) -> bool {
+        self.stabilized
+    }
+
+    /// What the product of B and A is multiplied by.
+    pub(crate) fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.stabilized { rank.sqrt() } else { rank }
+    }
+
+    /// A and B of every linear that carries it, under PEFT's names.
     pub fn parameters(&self) -> &Parameters<F> {
         &self.parameters
     }
 
-    /// The names of the linears, each once, in the order of the forward.
-    fn targets(&self) -> Vec<&str> {
+    /// Last parts of the names of the linears that carry it, each once, in the order of the forward.
+    pub fn targets(&self) -> Vec<&str> {
         let mut targets = Vec::new();
         for parameter in self.parameters.list() {
             // As in `….self_attn.q_proj.lora_A.weight`.
@@ -138,7 +208,20 @@ impl<F: Float> Lora<F> {
 
     /// The same adapter as other numbers.
     pub fn cast<G: Float>(&self) -> Lora<G> {
-        Lora { rank: self.rank, alpha: self.alpha, parameters: self.parameters.cast() }
+        Lora {
+            rank: self.rank,
+            alpha: self.alpha,
+            stabilized: self.stabilized,
+            carried: self.carried.clone(),
+            parameters: self.parameters.cast(),
+        }
+    }
+
+    /// Where a linear's A stands, if the linear carries an adapter; its B follows.
+    pub(crate) fn first(&self, linear: &LinearIndex) -> Option<usize> {
+        let count = |slots: &[bool]| slots.iter().filter(|carried| **carried).count();
+        let before = linear.layer * count(&self.carried) + count(&self.carried[..linear.slot]);
+        self.carried[linear.slot].then_some(2 * before)
     }
 
     /// Adds the adapter to the weights it was trained on.
@@ -146,13 +229,14 @@ impl<F: Float> Lora<F> {
     /// # Errors
     /// [`TensorError::Mismatch`] if they are of another architecture.
     pub fn merge(&self, weights: &mut Weights<F>) -> Result<(), TensorError> {
-        if !self.parameters.fits(&empty(&weights.architecture, self.rank)) {
+        if !self.parameters.fits(&empty(&weights.architecture, self.rank, &self.carried)) {
             return Err(TensorError::Mismatch);
         }
-        let scale = F::from_f64(self.alpha / self.rank as f64);
+        let scale = F::from_f64(self.scale());
         let index = Index::new(&weights.architecture);
         for linear in index.blocks.iter().flat_map(|block| &block.linears) {
-            let [a, b] = [0, 1].map(|offset| &self.parameters.list()[linear.adapter + offset].values);
+            let Some(first) = self.first(linear) else { continue };
+            let [a, b] = [0, 1].map(|offset| &self.parameters.list()[first + offset].values);
             let weight = &mut weights.parameters.list_mut()[linear.weight].values;
             let (a, b) = (Matrix::new(a, linear.inputs), Matrix::new(b, self.rank));
             Cpu.product(MatrixMut::new(weight, linear.inputs), b, a, scale, true);
@@ -162,10 +246,11 @@ impl<F: Float> Lora<F> {
 }
 
 /// PEFT's names and shapes without values.
-fn empty(architecture: &Architecture, rank: usize) -> Parameters {
+fn empty(architecture: &Architecture, rank: usize, carried: &[bool]) -> Parameters {
     let mut list = Vec::new();
     for layer in 0..architecture.layers {
-        for LinearShape { name, outputs, inputs, .. } in architecture.linears() {
+        let linears = architecture.linears().into_iter().zip(carried).filter(|(_, carried)| **carried);
+        for (LinearShape { name, outputs, inputs, .. }, _) in linears {
             let prefix = format!("base_model.model.model.layers.{layer}.{name}");
             for (part, shape) in [("lora_A", vec![rank, inputs]), ("lora_B", vec![outputs, rank])] {
                 list.push(Parameter { name: format!("{prefix}.{part}.weight"), shape, values: Vec::new() });
@@ -173,6 +258,19 @@ fn empty(architecture: &Architecture, rank: usize) -> Parameters {
         }
     }
     Parameters::new(list)
+}
+
+/// Which linears of a block the targets name, as PEFT matches them: by the last parts of their names. All where there are
+/// no targets.
+fn carried(architecture: &Architecture, targets: &[String]) -> Result<Vec<bool>, TensorError> {
+    let linears: Vec<&str> = architecture.linears().iter().map(|linear| linear.name).collect();
+    let named = |name: &str, target: &String| name == target || name.ends_with(&format!(".{target}"));
+    if let Some(unknown) = targets.iter().find(|target| !linears.iter().any(|name| named(name, target))) {
+        let known: Vec<_> = linears.iter().map(|name| name.rsplit('.').next().unwrap_or(name)).collect();
+        return Err(TensorError::Target { name: unknown.clone(), known: known.join(", ") });
+    }
+    let carries = |name: &&str| targets.is_empty() || targets.iter().any(|target| named(name, target));
+    Ok(linears.iter().map(carries).collect())
 }
 
 /// Refuses what would change the forward and is not done here.
@@ -203,7 +301,10 @@ fn supported(config: &Value) -> Result<(), String> {
         "alora_invocation_tokens",
     ];
     // PEFT names its variants `use_…` and their settings `…_config`.
-    let variant = |key: &str| key.starts_with("use_") || key.ends_with("_config") || changing.contains(&key);
+    let done = |key: &str| key == "use_rslora";
+    let variant = |key: &str| {
+        !done(key) && (key.starts_with("use_") || key.ends_with("_config") || changing.contains(&key))
+    };
     let keys = config.as_object().into_iter().flat_map(|map| map.keys());
     match keys.filter(|key| variant(key)).find(|key| !off(&config[*key])) {
         Some(key) => refuse(key),

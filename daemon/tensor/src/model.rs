@@ -38,11 +38,10 @@ impl<F: Float> Model<F> {
     /// A linear, with its part of the adapter where there is one.
     pub(crate) fn linear(&self, linear: &LinearIndex) -> Linear<'_, F> {
         let values = |index: usize| self.weights.parameters.list()[index].values.as_slice();
-        let adapter = self.adapter.as_ref().map(|adapter| {
-            let list = adapter.parameters.list();
-            let scale = F::from_f64(adapter.alpha / adapter.rank as f64);
-            let (a, b) = (&list[linear.adapter].values, &list[linear.adapter + 1].values);
-            LowRank { a, b, rank: adapter.rank, scale }
+        let adapter = self.adapter.as_ref().and_then(|adapter| {
+            let (list, first) = (adapter.parameters.list(), adapter.first(linear)?);
+            let scale = F::from_f64(adapter.scale());
+            Some(LowRank { a: &list[first].values, b: &list[first + 1].values, rank: adapter.rank, scale })
         });
         let bias = linear.bias.then(|| values(linear.weight + 1));
         let (outputs, inputs) = (linear.outputs, linear.inputs);
@@ -50,14 +49,15 @@ impl<F: Float> Model<F> {
     }
 }
 
-/// Where a linear's tensors stand in the order of [`Architecture::tensors`], and in that of an adapter.
+/// Where a linear's tensors stand in the order of [`Architecture::tensors`].
 #[derive(Clone, Debug)]
 pub(crate) struct LinearIndex {
     pub(crate) weight: usize,
     /// Whether its bias follows.
     pub(crate) bias: bool,
-    /// The adapter's A; its B follows.
-    pub(crate) adapter: usize,
+    pub(crate) layer: usize,
+    /// Its place among [`Architecture::linears`].
+    pub(crate) slot: usize,
     pub(crate) outputs: usize,
     pub(crate) inputs: usize,
 }
@@ -118,14 +118,14 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new(architecture: &Architecture) -> Self {
-        let (mut next, mut adapter) = (1, 0);
+        let mut next = 1;
         let mut step = |count: usize| {
             next += count;
             next - count
         };
         let shapes = architecture.linears();
         let mut blocks = Vec::with_capacity(architecture.layers);
-        for _ in 0..architecture.layers {
+        for layer in 0..architecture.layers {
             let (input_norm, second) = (step(1), step(1));
             // Where outputs are normed, the second in line is the norm of the attention's.
             let (attention_norm, middle_norm, mlp_norm) = if architecture.output_norms {
@@ -133,11 +133,10 @@ impl Index {
             } else {
                 (None, second, None)
             };
-            let linears = shapes.iter().map(|shape| {
+            let linears = shapes.iter().enumerate().map(|(slot, shape)| {
                 let weight = step(1 + usize::from(shape.bias));
-                adapter += 2;
                 let (bias, outputs, inputs) = (shape.bias, shape.outputs, shape.inputs);
-                LinearIndex { weight, bias, adapter: adapter - 2, outputs, inputs }
+                LinearIndex { weight, bias, layer, slot, outputs, inputs }
             });
             let linears = linears.collect();
             let head_norms = architecture.qk_norm.then(|| (step(1), step(1)));

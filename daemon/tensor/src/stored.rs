@@ -7,8 +7,8 @@ use std::path::Path;
 use candle_core::safetensors::SliceSafetensors;
 use candle_core::{DType, Device};
 use half::bf16;
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use safetensors::{Dtype, SafeTensors};
 
 use crate::{Moments, Parameter, Parameters, TensorError};
 
@@ -174,11 +174,14 @@ fn state(error: ReadError) -> TensorError {
     }
 }
 
+/// What the moments' tensors begin with.
+const HALVES: [&str; 2] = ["first", "second"];
+
 impl Moments {
     /// Both moments, with the names that they are stored under.
     fn named(&self) -> impl Iterator<Item = (String, &Parameter)> {
-        let halves = [("first", &self.first), ("second", &self.second)];
-        halves.into_iter().flat_map(|(half, parameters)| {
+        let halves = HALVES.into_iter().zip([&self.first, &self.second]);
+        halves.flat_map(|(half, parameters)| {
             parameters.list().iter().map(move |parameter| (format!("{half}.{}", parameter.name), parameter))
         })
     }
@@ -188,7 +191,54 @@ impl Moments {
     /// # Errors
     /// Those of `into`.
     pub fn write(&self, into: &mut dyn Write) -> io::Result<()> {
-        write(into, self.named(), StoredType::F32, Some(("steps", self.steps.to_string())))
+        let Some(quantized) = &self.quantized else {
+            return write(into, self.named(), StoredType::F32, Some(("steps", self.steps.to_string())));
+        };
+        let named = quantized.iter().zip(self.first.list()).flat_map(|(halves, parameter)| {
+            HALVES.iter().zip(halves).flat_map(|(half, part)| {
+                let scales: Vec<u8> = part.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                let name = format!("{half}.{}", parameter.name);
+                [(format!("{name}.codes"), part.codes.clone()), (format!("{name}.scales"), scales)]
+            })
+        });
+        let named: Vec<(String, Vec<u8>)> = named.collect();
+        let other = |error: safetensors::SafeTensorError| io::Error::other(error.to_string());
+        let views = named.iter().map(|(name, bytes)| {
+            TensorView::new(Dtype::U8, vec![bytes.len()], bytes).map(|view| (name.as_str(), view))
+        });
+        let views = views.collect::<Result<Vec<_>, _>>().map_err(other)?;
+        let steps = HashMap::from([("steps".to_owned(), self.steps.to_string())]);
+        into.write_all(&safetensors::serialize(views, Some(steps)).map_err(other)?)
+    }
+
+    /// Sets the quantised moments from what was written of them.
+    fn restore_quantized(&mut self, bytes: &[u8], steps: u64) -> Result<(), TensorError> {
+        let state = |error: safetensors::SafeTensorError| TensorError::State(error.to_string());
+        let file = SafeTensors::deserialize(bytes).map_err(state)?;
+        let mut restored = self.quantized.clone().unwrap_or_default();
+        if file.len() != 4 * restored.len() {
+            return Err(TensorError::State("it holds moments of another kind or model".to_owned()));
+        }
+        for (halves, parameter) in restored.iter_mut().zip(self.first.list()) {
+            for (half, part) in HALVES.iter().zip(halves) {
+                let name = format!("{half}.{}", parameter.name);
+                let read = |kind: &str, length: usize| {
+                    let name = format!("{name}.{kind}");
+                    let view = file.tensor(&name).map_err(|_| TensorError::Missing { name: name.clone() })?;
+                    let (expected, found) = (vec![length], view.shape().to_vec());
+                    if view.dtype() != Dtype::U8 || expected != found {
+                        return Err(TensorError::Shape { name, expected, found });
+                    }
+                    Ok(view.data().to_vec())
+                };
+                part.codes = read("codes", part.codes.len())?;
+                let scales = read("scales", 4 * part.scales.len())?;
+                let (scales, _) = scales.as_chunks::<4>();
+                part.scales = scales.iter().map(|scale| f32::from_le_bytes(*scale)).collect();
+            }
+        }
+        (self.quantized, self.steps) = (Some(restored), steps);
+        Ok(())
     }
 
     /// Sets both moments and the steps from what [`Moments::write`] wrote; nothing changes unless all fit.
@@ -201,6 +251,9 @@ impl Moments {
         let steps = header.metadata().as_ref().and_then(|metadata| metadata.get("steps"));
         let steps = steps.and_then(|steps| steps.parse().ok());
         let steps = steps.ok_or_else(|| TensorError::State("it does not say its steps".to_owned()))?;
+        if self.quantized.is_some() {
+            return self.restore_quantized(bytes, steps);
+        }
         let named = self.named().map(|(name, parameter)| Parameter {
             name,
             shape: parameter.shape.clone(),

@@ -20,9 +20,15 @@ pub struct Corpus {
     tokens: Vec<u32>,
     spans: Vec<Range<usize>>,
     fingerprint: Digest,
+    validation: Option<Box<Corpus>>,
 }
 
 impl Corpus {
+    /// The validation side, where there is one.
+    pub fn validation(&self) -> Option<&Corpus> {
+        self.validation.as_deref()
+    }
+
     /// Tokens of all examples.
     pub fn size(&self) -> u64 {
         self.tokens.len() as u64
@@ -33,9 +39,12 @@ impl Corpus {
         self.spans.len()
     }
 
-    /// SHA-256 over records, tokens and masks: what a checkpoint was made on.
+    /// SHA-256 over records, tokens and masks, those of the validation side too: what a checkpoint was made on.
     pub fn fingerprint(&self) -> Digest {
-        self.fingerprint
+        match &self.validation {
+            None => self.fingerprint,
+            Some(other) => Digest::of_parts(&[self.fingerprint.as_bytes(), other.fingerprint.as_bytes()]),
+        }
     }
 
     /// All tokens, each with [`TRAINED`] where it is to be learnt.
@@ -51,7 +60,8 @@ impl Corpus {
     /// A corpus of ready tokens, all of them trained.
     #[cfg(test)]
     pub(crate) fn of_tokens(examples: &[Vec<u32>]) -> Self {
-        let mut corpus = Self { tokens: Vec::new(), spans: Vec::new(), fingerprint: Digest::of(b"") };
+        let fingerprint = Digest::of(b"");
+        let mut corpus = Self { tokens: Vec::new(), spans: Vec::new(), fingerprint, validation: None };
         for example in examples {
             let start = corpus.tokens.len();
             corpus.tokens.extend(example.iter().map(|token| token | TRAINED));
@@ -75,8 +85,39 @@ pub struct Intake {
     special: bool,
     group: Vec<Example>,
     group_bytes: usize,
+    train: Side,
+    validation: Side,
+}
+
+/// The tokens of one side, and where each record's lie.
+#[derive(Debug, Default)]
+struct Side {
     tokens: Vec<u32>,
     found: Vec<(RecordId, Digest, Range<usize>)>,
+}
+
+impl Side {
+    fn add(&mut self, record: RecordId, tokens: &[u32]) {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.found.push((record, Digest::of(&bytes), start..self.tokens.len()));
+    }
+
+    /// The corpus, if there is an example.
+    fn finish(mut self) -> Option<Corpus> {
+        if self.found.is_empty() {
+            return None;
+        }
+        self.found.sort_by_key(|(record, digest, _)| (*record, *digest));
+        let mut parts = Vec::with_capacity(self.found.len() * 64);
+        for (record, digest, _) in &self.found {
+            parts.extend_from_slice(record.0.as_bytes());
+            parts.extend_from_slice(digest.as_bytes());
+        }
+        let spans = self.found.into_iter().map(|(_, _, span)| span).collect();
+        Some(Corpus { tokens: self.tokens, spans, fingerprint: Digest::of(&parts), validation: None })
+    }
 }
 
 impl Intake {
@@ -90,17 +131,17 @@ impl Intake {
             special: method == Method::Full,
             group: Vec::new(),
             group_bytes: 0,
-            tokens: Vec::new(),
-            found: Vec::new(),
+            train: Side::default(),
+            validation: Side::default(),
         })
     }
 
-    /// Takes one example of the training side.
+    /// Takes one example of the training side, or of the validation side.
     ///
     /// # Errors
     /// [`TrainError::Example`] names a record that cannot be trained on, and why.
     pub fn add(&mut self, example: Example) -> Result<(), TrainError> {
-        if example.split != Split::Train {
+        if example.split == Split::HeldOut {
             return Err(TrainError::example(example.record, "it is held back for measuring the edge"));
         }
         self.group_bytes += example.body.len();
@@ -117,17 +158,9 @@ impl Intake {
     /// As [`Intake::add`], and [`TrainError::Nothing`] if there is no example.
     pub fn finish(mut self) -> Result<Corpus, TrainError> {
         self.tokenise()?;
-        if self.found.is_empty() {
-            return Err(TrainError::Nothing);
-        }
-        self.found.sort_by_key(|(record, digest, _)| (*record, *digest));
-        let mut parts = Vec::with_capacity(self.found.len() * 64);
-        for (record, digest, _) in &self.found {
-            parts.extend_from_slice(record.0.as_bytes());
-            parts.extend_from_slice(digest.as_bytes());
-        }
-        let spans = self.found.into_iter().map(|(_, _, span)| span).collect();
-        Ok(Corpus { tokens: self.tokens, spans, fingerprint: Digest::of(&parts) })
+        let validation = self.validation.finish().map(Box::new);
+        let train = self.train.finish().ok_or(TrainError::Nothing)?;
+        Ok(Corpus { validation, ..train })
     }
 
     fn tokenise(&mut self) -> Result<(), TrainError> {
@@ -141,10 +174,9 @@ impl Intake {
             if learnt == 0 {
                 return Err(TrainError::example(example.record, "none of its tokens would be trained"));
             }
-            let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-            let start = self.tokens.len();
-            self.tokens.extend_from_slice(&tokens);
-            self.found.push((example.record, Digest::of(&bytes), start..self.tokens.len()));
+            let side =
+                if example.split == Split::Validation { &mut self.validation } else { &mut self.train };
+            side.add(example.record, &tokens);
         }
         Ok(())
     }

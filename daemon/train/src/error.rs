@@ -40,6 +40,11 @@ pub enum TrainError {
     /// No example came.
     #[error("there is nothing to train on: the dataset's training side is empty")]
     Nothing,
+    /// No example to validate on came.
+    #[error(
+        "there is nothing to validate on: the dataset's validation side is empty, but the recipe asks for one"
+    )]
+    NoValidation,
     /// The recipe asks for longer rows than the base has positions.
     #[error(
         "the recipe asks for rows of {asked} tokens, but the base has {limit} positions: lower train.sequence_length"
@@ -59,7 +64,7 @@ pub enum TrainError {
          last checkpoint is kept"
     )]
     Diverged {
-        /// `the loss` or `the gradient`.
+        /// `the loss`, `the gradient` or `the validation loss`.
         what: &'static str,
         /// The step, from 1.
         step: u64,
@@ -75,6 +80,14 @@ pub enum TrainError {
     /// The folder to export into is there already.
     #[error("{} exists already: choose another folder, or remove it", .0.display())]
     Exists(PathBuf),
+    /// The weights of the earlier run do not fit this one.
+    #[error("the run cannot start from {run}: {reason}")]
+    Start {
+        /// The earlier run.
+        run: String,
+        /// What differs, and what to do.
+        reason: &'static str,
+    },
     /// What `tensor` found.
     #[error(transparent)]
     Tensor(TensorError),
@@ -92,7 +105,7 @@ impl From<TensorError> for TrainError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "; free some space and resume, the last checkpoint is intact"
         }
         _ => "",

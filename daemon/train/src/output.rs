@@ -2,8 +2,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Architecture, Digest, ExportJob, Method, RunPart, TrainJob};
-use moat_tensor::{Folder, Lora, Model, StoredType, TensorError, Weights};
+use moat_contracts::{Architecture, Digest, ExportJob, LoraRecipe, Method, RunPart, Start, TrainJob};
+use moat_tensor::{Folder, Lora, LoraShape, Model, StoredType, TensorError, Weights};
 use serde_json::Value;
 
 use crate::{TrainError, files};
@@ -81,20 +81,40 @@ pub(crate) fn architecture(base: &Path) -> Result<(Architecture, Digest), TrainE
     Ok((architecture, Digest::of(config.as_bytes())))
 }
 
-/// The model that a run starts from.
-pub(crate) fn model(
-    base: &Path,
-    method: Method,
-    rank: usize,
-    alpha: f64,
-    seed: u64,
-) -> Result<Model, TrainError> {
-    let weights = Weights::load(base)?;
-    let adapter = match method {
-        Method::Lora => Some(Lora::new(weights.architecture(), rank, alpha, seed)),
-        Method::Full => None,
-    };
-    Ok(Model { weights, adapter })
+/// The model that a run starts from: its base, with a fresh adapter or with what an earlier run made.
+pub(crate) fn model(job: &TrainJob) -> Result<Model, TrainError> {
+    let TrainJob { recipe, start, .. } = job;
+    let folder =
+        |start: &Start, part| Folder::of_run(Path::new(&start.folder), &start.run, part, start.key.as_ref());
+    let refused = |start: &Start, reason| TrainError::Start { run: start.run.clone(), reason };
+    let base = || Weights::load(Path::new(&job.base));
+    match (recipe.train.method, start) {
+        (Method::Lora, start) => {
+            let LoraRecipe { rank, alpha, rank_stabilized, ref targets, .. } = recipe.lora;
+            let weights = base()?;
+            let shape = LoraShape { rank, alpha, rank_stabilized, targets };
+            let mut adapter = Lora::shaped(weights.architecture(), shape, recipe.seed)?;
+            if let Some(start) = start {
+                let earlier = Lora::load_from(weights.architecture(), &folder(start, RunPart::Adapter))?;
+                if !earlier.is_like(&adapter) {
+                    return Err(refused(
+                        start,
+                        "its adapter has another rank, scale or targets: take its [lora]",
+                    ));
+                }
+                adapter = earlier;
+            }
+            Ok(Model { weights, adapter: Some(adapter) })
+        }
+        (Method::Full, None) => Ok(Model { weights: base()?, adapter: None }),
+        (Method::Full, Some(start)) => {
+            let weights = Weights::load_from(&folder(start, RunPart::Model))?;
+            if *weights.architecture() != architecture(Path::new(&job.base))?.0 {
+                return Err(refused(start, "its model is of another architecture than the base"));
+            }
+            Ok(Model { weights, adapter: None })
+        }
+    }
 }
 
 fn write_model(folder: &Folder, base: &Path, weights: &Weights) -> Result<Digest, TrainError> {

@@ -48,6 +48,27 @@ impl Plan {
         Self { windows, rows, seed, micro_batch: recipe.micro_batch, per_step, total, steps, order: None }
     }
 
+    /// Micro-batches of a sample that the seed draws: whole windows until there are so many trained tokens, all of them
+    /// where there are fewer.
+    pub(crate) fn sample(corpus: &Corpus, recipe: &TrainRecipe, tokens: u64, seed: u64) -> Vec<Batch> {
+        let mut windows: Vec<Window> =
+            corpus.spans().flat_map(|span| cut(corpus.tokens(), span, recipe.sequence_length)).collect();
+        Random::new(seed, u64::MAX - 1).shuffle(&mut windows);
+        let mut sum = 0;
+        windows.retain(|window| {
+            let wanted = sum < tokens;
+            if wanted {
+                let targets = &corpus.tokens()[window.start + 1..=window.start + window.length];
+                sum += targets.iter().filter(|token| **token & TRAINED != 0).count() as u64;
+            }
+            wanted
+        });
+        windows.sort_by_key(|window| std::cmp::Reverse(window.length));
+        let rows = pack(&windows, recipe.sequence_length);
+        let micro_batch = |rows: &[Vec<u32>]| batch(corpus, &windows, rows.iter().flatten());
+        rows.chunks(recipe.micro_batch).map(micro_batch).collect()
+    }
+
     /// Optimiser steps in all.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -64,7 +85,10 @@ impl Plan {
         let first = done * self.per_step as u64;
         let last = (first + self.per_step as u64).min(self.total);
         let rows: Vec<u32> = (first..last).map(|place| self.row_at(place)).collect();
-        rows.chunks(self.micro_batch).map(|rows| self.batch(corpus, rows)).collect()
+        let micro_batch = |rows: &[u32]| {
+            batch(corpus, &self.windows, rows.iter().flat_map(|row| &self.rows[*row as usize]))
+        };
+        rows.chunks(self.micro_batch).map(micro_batch).collect()
     }
 
     fn row_at(&mut self, place: u64) -> u32 {
@@ -81,18 +105,19 @@ impl Plan {
             }
         }
     }
+}
 
-    fn batch(&self, corpus: &Corpus, rows: &[u32]) -> Batch {
-        let mut batch = Batch { tokens: Vec::new(), targets: Vec::new(), segments: vec![0] };
-        for index in rows.iter().flat_map(|row| &self.rows[*row as usize]) {
-            let Window { start, length } = self.windows[*index as usize];
-            let tokens = &corpus.tokens()[start..=start + length];
-            batch.tokens.extend(tokens[..length].iter().map(|token| token & !TRAINED));
-            batch.targets.extend(tokens[1..].iter().map(|token| target(*token)));
-            batch.segments.push(batch.tokens.len());
-        }
-        batch
+/// Windows, each a segment of its own.
+fn batch<'a>(corpus: &Corpus, windows: &[Window], indices: impl Iterator<Item = &'a u32>) -> Batch {
+    let mut batch = Batch { tokens: Vec::new(), targets: Vec::new(), segments: vec![0] };
+    for index in indices {
+        let Window { start, length } = windows[*index as usize];
+        let tokens = &corpus.tokens()[start..=start + length];
+        batch.tokens.extend(tokens[..length].iter().map(|token| token & !TRAINED));
+        batch.targets.extend(tokens[1..].iter().map(|token| target(*token)));
+        batch.segments.push(batch.tokens.len());
     }
+    batch
 }
 
 fn target(token: u32) -> u32 {

@@ -2,11 +2,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use moat_contracts::{Progress, TrainJob, TrainOutcome};
-use moat_tensor::{AdamW, Batch, Gradients, LossSum, Model, Moments, adamw, forward_backward, token_losses};
+use moat_contracts::{OptimizerState, Progress, TrainJob, TrainOutcome};
+use moat_tensor::{
+    AdamW, Batch, Gradients, LossSum, Model, Moments, adamw_tuned, forward_backward, token_losses,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::checkpoint::{self, Owner, State};
+use crate::checkpoint::{Checkpoints, Owner, State};
+use crate::tuning::tuning;
+use crate::validation::Validation;
 use crate::{Corpus, Plan, TrainError, learning_rate, output};
 
 /// How a run ended.
@@ -24,8 +28,9 @@ pub enum Ended {
 /// A step normalises by the trained tokens of all its micro-batches, clips the gradient's norm as torch does, and
 /// takes one AdamW step. A checkpoint is written every `checkpoint_every` steps, when `stop` becomes true (a step
 /// that is under way is dropped, not half taken), and after the last step, so that a run whose answer got lost need
-/// not train again. The same job and corpus give the same bytes however often a run is interrupted. Runs on the
-/// caller's rayon pool.
+/// not train again. Where the corpus has a validation side, its loss is measured meanwhile, and may end the training or
+/// choose the weights that it ends with. The same job and corpus give the same bytes however often a run is interrupted.
+/// Runs on the caller's rayon pool.
 ///
 /// # Errors
 /// [`TrainError`] says what cannot be read, written, resumed or trained; checkpoints written before stay.
@@ -45,14 +50,19 @@ pub fn train(
         });
     }
     progress(Progress::Preparing { doing: "loading the base".to_owned() });
-    let mut model =
-        output::model(base, recipe.train.method, recipe.lora.rank, recipe.lora.alpha, recipe.seed)?;
+    let mut model = output::model(job)?;
     let mut plan = Plan::new(corpus, &recipe.train, recipe.seed);
     let steps = plan.steps();
-    let owner = Owner { recipe: recipe.hash(), corpus: corpus.fingerprint(), base: config };
+    let validation = Validation::new(corpus, recipe)?;
+    let start = job.start.as_ref().map(|start| start.weights);
+    let owner = Owner { recipe: recipe.hash(), corpus: corpus.fingerprint(), base: config, start };
+    let checkpoints = Checkpoints { job, owner };
     let mut gradients = Gradients::new(&model);
-    let mut moments = Moments::new(&model);
-    let restored = checkpoint::restore(job, owner, &mut model, &mut moments)?;
+    let mut moments = match recipe.optimizer.state {
+        OptimizerState::Exact => Moments::new(&model),
+        OptimizerState::EightBit => Moments::quantized(&model),
+    };
+    let restored = checkpoints.restore(&mut model, &mut moments)?;
     let mut saved = restored.as_ref().map(|state| state.step);
     let mut state = restored.unwrap_or_else(State::start);
     let trainable = model.trainable().count();
@@ -66,8 +76,38 @@ pub fn train(
     for report in &state.reports {
         progress(report.clone());
     }
-    while state.step < steps {
+    let pace = (Instant::now(), state.step);
+    let outcome = loop {
         let began = Instant::now();
+        let mut stopped = false;
+        if let Some(validation) =
+            validation.as_ref().filter(|one| one.is_due(&state.watch, state.step, steps))
+        {
+            match validation.look(&mut state.watch, state.step, &model, &checkpoints, stop)? {
+                Some(report) => {
+                    state.reports.push(report.clone());
+                    progress(report);
+                }
+                None => stopped = true,
+            }
+        }
+        let over = state.step == steps || validation.as_ref().is_some_and(|one| one.ends(&state.watch));
+        let due = over || (state.step > 0 && state.step.is_multiple_of(recipe.train.checkpoint_every));
+        if (due || stopped) && saved != Some(state.step) {
+            checkpoints.save(&state, &model, &moments)?;
+            saved = Some(state.step);
+            progress(Progress::Checkpoint { step: state.step });
+        }
+        if stopped {
+            return Ok(Ended::Stopped);
+        }
+        if over {
+            let Some(validation) = &validation else { break None };
+            match validation.choose(&state.watch, steps, &mut model, &checkpoints, stop)? {
+                Some(outcome) => break Some(outcome),
+                None => return Ok(Ended::Stopped),
+            }
+        }
         let batches = plan.micro_batches(corpus, state.step);
         if state.step == 0 {
             prove(&model, &batches[0], recipe.train.recompute, &mut gradients)?;
@@ -76,7 +116,7 @@ pub fn train(
         let sum = gradient(&model, &batches, recipe.train.recompute, stop, &mut gradients)?;
         let Some(sum) = sum else {
             if saved != Some(state.step) {
-                checkpoint::save(job, owner, &state, &model, &moments)?;
+                checkpoints.save(&state, &model, &moments)?;
                 progress(Progress::Checkpoint { step: state.step });
             }
             return Ok(Ended::Stopped);
@@ -101,7 +141,8 @@ pub fn train(
             epsilon: recipe.optimizer.epsilon,
             weight_decay: recipe.optimizer.weight_decay,
         };
-        adamw(&mut model, &gradients, &mut moments, settings)?;
+        let tuning = |parameter: &_| tuning(recipe, parameter);
+        adamw_tuned(&mut model, &gradients, &mut moments, settings, tuning)?;
         gradients.zero();
         state.count(sum, steps);
         let report = Progress::Step {
@@ -112,23 +153,21 @@ pub fn train(
             learning_rate: rate,
             tokens: sum.tokens,
             tokens_per_second: sum.tokens as f64 / began.elapsed().as_secs_f64(),
+            memory: peak_memory(),
+            seconds_left: pace.0.elapsed().as_secs_f64() / (step - pace.1) as f64 * (steps - step) as f64,
         };
         state.reports.push(report.clone());
         progress(report);
-        if step % recipe.train.checkpoint_every == 0 || step == steps {
-            checkpoint::save(job, owner, &state, &model, &moments)?;
-            saved = Some(step);
-            progress(Progress::Checkpoint { step });
-        }
-    }
+    };
     let weights = output::write_result(job, &model)?;
     Ok(Ended::Trained(TrainOutcome {
-        steps,
+        steps: state.step,
         tokens: state.tokens,
         first_loss: state.first_loss,
-        last_loss: state.last.0 / state.last.1 as f64,
+        last_loss: state.last_loss(steps),
         weights,
         peak_memory: peak_memory(),
+        validation: outcome,
     }))
 }
 

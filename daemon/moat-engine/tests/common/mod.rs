@@ -119,6 +119,7 @@ impl Place {
             base: self.text("base"),
             output: self.text(run),
             recipe: recipe(),
+            start: None,
             threads: 0,
             key: None,
         })

@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use moat_contracts::{Dataset, Split, SplitCounts};
+use moat_contracts::{Dataset, DatasetSource, Split, SplitCounts};
 use moat_protocol::control::{DatasetDiff, DatasetSummary, DiffEntry};
 
 use super::table::{Cell, pairs, table};
@@ -32,19 +32,22 @@ pub(super) fn dataset(view: &View, dataset: &Dataset) -> String {
             bytes(counts.bytes).into(),
         ]);
     };
-    let mut total = [SplitCounts::default(); 2];
-    for (name, source) in &dataset.sources {
-        line(&clean(name), Tone::Strong, "train", &source.train);
-        line("", Tone::Plain, "held back", &source.held_out);
-        for (total, part) in total.iter_mut().zip([source.train, source.held_out]) {
-            total.records += part.records;
-            total.tokens += part.tokens;
-            total.bytes += part.bytes;
+    let mut sides = |name: &str, source: &DatasetSource| {
+        line(name, Tone::Strong, "train", &source.train);
+        if !source.validation.is_empty() {
+            line("", Tone::Plain, "validation", &source.validation);
         }
+        line("", Tone::Plain, "held back", &source.held_out);
+    };
+    let mut total = DatasetSource::default();
+    for (name, source) in &dataset.sources {
+        sides(&clean(name), source);
+        total.train.join(&source.train);
+        total.validation.join(&source.validation);
+        total.held_out.join(&source.held_out);
     }
     if dataset.sources.len() > 1 {
-        line("all", Tone::Strong, "train", &total[0]);
-        line("", Tone::Plain, "held back", &total[1]);
+        sides("all", &total);
     }
     page.push('\n');
     page.push_str(&table(view, &["source", "side", ">records", ">tokens", ">size"], &rows));
@@ -113,6 +116,7 @@ fn difference(view: &View, sign: &str, difference: &DiffEntry) -> String {
     };
     let side = match entry.split {
         Split::Train => "train",
+        Split::Validation => "validation",
         Split::HeldOut => "held back",
     };
     let paths: Vec<_> = difference.paths.iter().map(|path| clean(path)).collect();

@@ -3,6 +3,7 @@
 mod answer;
 mod base;
 pub(crate) mod bundle;
+mod course;
 mod dataset;
 mod rights;
 mod run;

@@ -4,8 +4,8 @@ use moat_contracts::{EdgeReport, Interval, SourceEdge, TrainOutcome};
 use moat_protocol::control::{Run, RunState};
 
 use super::table::{Cell, pairs, table};
-use super::text::{bytes, clean, count, counted, fixed, measure};
-use super::{Tone, View};
+use super::text::{bytes, clean, count, counted, duration, fixed, measure};
+use super::{Tone, View, course};
 
 /// All runs, the edge of each in one column.
 pub(super) fn runs(view: &View, runs: &[Run]) -> String {
@@ -61,10 +61,12 @@ pub(super) fn run(view: &View, run: &Run) -> String {
             ("why", run.message.as_deref().map(clean).unwrap_or_default()),
             ("recipe", format!("{} ({})", clean(&recipe.name), run.recipe_hash.short())),
             ("base", format!("{}{base}", clean(&recipe.base))),
+            ("started from", clean(&recipe.train.start_from)),
             ("dataset", run.dataset.map(|dataset| dataset.0.short()).unwrap_or_default()),
             ("created", view.time(run.created)),
-            ("steps", count(run.steps)),
+            ("steps", steps(run)),
             ("training", run.outcome.as_ref().map(training).unwrap_or_default()),
+            ("validation", run.outcome.as_ref().map(validation).unwrap_or_default()),
             ("weights", run.weights.as_deref().map(clean).unwrap_or_default()),
         ],
     );
@@ -72,11 +74,39 @@ pub(super) fn run(view: &View, run: &Run) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "`moat run resume {}` goes on from its last checkpoint", clean(&run.name));
     }
+    if !run.course.steps.is_empty() {
+        page.push('\n');
+        page.push_str(&course::course(view, &run.course));
+    }
     if let Some(report) = &run.edge {
         page.push('\n');
         page.push_str(&edge(view, report));
     }
     page
+}
+
+/// `120 of 600, 4 min left`
+fn steps(run: &Run) -> String {
+    let of = run.planned.filter(|planned| *planned != run.steps);
+    let of = of.map(|planned| format!(" of {}", count(planned))).unwrap_or_default();
+    let last =
+        run.course.steps.last().filter(|last| run.state == RunState::Training && last.seconds_left > 0.0);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let left = last.map(|last| format!(", {} left", duration(last.seconds_left.ceil() as u64)));
+    format!("{}{of}{}", count(run.steps), left.unwrap_or_default())
+}
+
+fn validation(outcome: &TrainOutcome) -> String {
+    let Some(validation) = outcome.validation else { return String::new() };
+    let kept = match validation.step {
+        Some(step) => format!("the weights after step {}", count(step)),
+        None => "the mean of its best weights".to_owned(),
+    };
+    let early = if validation.early { ", ended early" } else { "" };
+    format!(
+        "loss {:.3} to {:.3} nats a token on the validation side, with {kept}{early}",
+        validation.first, validation.kept
+    )
 }
 
 fn training(outcome: &TrainOutcome) -> String {

@@ -6,11 +6,11 @@ use jiff::tz::TimeZone;
 use moat_contracts::{
     Completion, Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport,
     Interval, Reason, Recipe, RecordId, SourceEdge, Split, SplitCounts, TextFault, TokenLogprob,
-    TrainOutcome,
+    TrainOutcome, ValidationOutcome,
 };
 use moat_protocol::control::{
-    Base, Canary, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run, RunState,
-    Seal, SourceStatus, Statement, Status, Twin, Why, WhyRecord,
+    Base, Canary, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run,
+    RunState, Seal, SourceStatus, Statement, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
 };
 
 use super::{View, reply};
@@ -233,7 +233,7 @@ fn entry(byte: u8, split: Split) -> DatasetEntry {
 fn datasets() {
     let train = SplitCounts { records: 900, tokens: 540_000, bytes: 2 << 20 };
     let held_out = SplitCounts { records: 100, tokens: 60_000, bytes: 200 << 10 };
-    let part = DatasetSource { train, held_out };
+    let part = DatasetSource { train, held_out, ..Default::default() };
     let dataset = Dataset {
         id: DatasetId(digest(0x1a)),
         recipe: digest(2),
@@ -401,6 +401,8 @@ fn run() -> Run {
         base: Some(digest(7)),
         created: DAY,
         steps: 600,
+        planned: Some(600),
+        course: Course::default(),
         outcome: Some(TrainOutcome {
             steps: 600,
             tokens: 1_228_800,
@@ -408,6 +410,7 @@ fn run() -> Run {
             last_loss: 3.01,
             weights: digest(8),
             peak_memory: 630 << 20,
+            validation: None,
         }),
         edge: Some(report(Some([0.31, 0.28, 0.34]))),
         weights: Some("/var/lib/moat/runs/demo-1/adapter".to_owned()),
@@ -436,6 +439,56 @@ no forgetting to be seen: 1.900 to 1.950 bits per byte on licences, lost 0.050 (
 edge: 0.31 bits per byte better than its base (95% interval 0.28 to 0.34)
 ",
     );
+}
+
+#[test]
+fn a_run_that_trains_shows_its_course() {
+    let step = |step: u64| StepPoint {
+        step,
+        loss: 4.0 - step as f64 / 100.0,
+        gradient_norm: 1.0,
+        learning_rate: 1e-3 / step as f64,
+        tokens: 2048,
+        tokens_per_second: 4012.4,
+        memory: 630 << 20,
+        seconds_left: (600 - step) as f64 / 2.0,
+    };
+    let look = |step: u64, loss: f64| ValidationPoint { step, loss, gain: true };
+    let course =
+        Course { steps: (1..=120).map(step).collect(), validations: vec![look(0, 4.5), look(100, 3.25)] };
+    let mut recipe = Recipe { name: "demo".to_owned(), ..Recipe::default() };
+    recipe.train.start_from = "demo-0".to_owned();
+    let (state, steps) = (RunState::Training, 120);
+    let running = Run { state, recipe, steps, course, outcome: None, edge: None, weights: None, ..run() };
+    assert_shown(
+        &Reply::Run(Box::new(running)),
+        "
+run           demo-1, training
+recipe        demo (010101010101)
+base          moat-starter (070707070707)
+started from  demo-0
+dataset       050505050505
+created       2026-11-22 00:00
+steps         120 of 600, 4 min left
+
+over the steps                                     first     last   lowest  highest
+loss             ████▇▇▇▇▇▆▆▆▆▆▅▅▄▄▄▄▄▃▃▃▃▃▂▂▂▁▁▁    3.990    2.800    2.800    3.990
+validation loss  █▁                                  4.500    3.250    3.250    4.500
+gradient norm    ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁    1.000    1.000    1.000    1.000
+learning rate    █▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁   1.0e-3   8.3e-6   8.3e-6   1.0e-3
+tokens a second  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁    4,012    4,012    4,012    4,012
+memory           ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁  630 MiB  630 MiB  630 MiB  630 MiB
+",
+    );
+    let validation = |step, early| {
+        let chosen = ValidationOutcome { first: 4.5, kept: 3.25, step, early };
+        let outcome = TrainOutcome { validation: Some(chosen), ..run().outcome.unwrap() };
+        let page = shown(&Reply::Run(Box::new(Run { outcome: Some(outcome), ..run() })));
+        page.lines().find(|line| line.starts_with("validation")).unwrap().to_owned()
+    };
+    let expected = "validation  loss 4.500 to 3.250 nats a token on the validation side, with ";
+    assert_eq!(validation(Some(1200), true), format!("{expected}the weights after step 1,200, ended early"));
+    assert_eq!(validation(None, false), format!("{expected}the mean of its best weights"));
 }
 
 #[test]

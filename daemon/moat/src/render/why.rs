@@ -119,9 +119,13 @@ fn the_reason(reason: &Reason) -> String {
 
 fn the_reached(reached: &Reached, deleted: bool) -> String {
     let dataset = reached.dataset.0.short();
-    let side = if reached.split == "held_out" { "held back" } else { "trained on" };
+    let side = match reached.split.as_str() {
+        "held_out" => "held back",
+        "validation" => "chosen by",
+        _ => "trained on",
+    };
     let runs: Vec<_> = reached.runs.iter().map(|run| clean(run)).collect();
-    let trained = reached.split != "held_out";
+    let trained = side == "trained on";
     match (runs.is_empty(), deleted && trained) {
         (true, _) => format!("It is in dataset {dataset} ({side}); no run used that yet.\n"),
         (false, false) => format!("It is in dataset {dataset} ({side}), used by {}.\n", runs.join(", ")),

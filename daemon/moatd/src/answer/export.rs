@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moat_catalog::RunRow;
 use moat_contracts::{Digest, ExportJob, Method, RunKey};
-use moat_models::{Export, ImportedBase, Parts, Staged};
+use moat_models::{Earlier, Export, ImportedBase, Parts, Staged};
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_rights::Approved;
 use moat_vault::Recipient;
@@ -15,6 +15,7 @@ use super::runs;
 use crate::daemon::Daemon;
 use crate::engine::{Engine, EngineError, Work};
 use crate::failure::Failure;
+use crate::lineage;
 use crate::runs as scheduler;
 
 /// The run of an export, once everything is as it must be.
@@ -121,6 +122,18 @@ fn complete(daemon: &Daemon, place: &Place, base: &ImportedBase) -> Result<Stage
     let edge = shown.edge.ok_or_else(|| missing("edge"))?;
     let id = run.dataset.ok_or_else(|| missing("dataset"))?;
     let dataset = daemon.state.catalog()?.dataset(id)?.ok_or_else(|| missing("dataset"))?;
+    let catalog = daemon.state.catalog()?;
+    let all = catalog.runs()?;
+    let earlier = lineage::earlier(&all, run).map(|earlier| {
+        let outcome = scheduler::shown(daemon, earlier.clone())?.outcome.ok_or_else(|| missing("start"))?;
+        Ok(Earlier {
+            run: earlier.name.clone(),
+            recipe: earlier.recipe.hash(),
+            dataset: earlier.dataset.ok_or_else(|| missing("start's dataset"))?,
+            weights: outcome.weights,
+        })
+    });
+    let earlier = earlier.collect::<Result<Vec<Earlier>, Failure>>()?;
     let facts = Export {
         version: env!("CARGO_PKG_VERSION"),
         recipe: &run.recipe,
@@ -129,6 +142,7 @@ fn complete(daemon: &Daemon, place: &Place, base: &ImportedBase) -> Result<Stage
         base,
         outcome: &outcome,
         edge: &edge,
+        earlier: &earlier,
         files: place.parts(),
     };
     moat_models::stage(&facts).map_err(Failure::internal)

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use moat_catalog::RunRow;
 use moat_contracts::Recipe;
-use moat_protocol::control::{Fault, Reply, RunState, Update};
+use moat_protocol::control::{Fault, Reply, Run, RunState, Update};
 use tokio::io::AsyncWrite;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -106,7 +106,8 @@ async fn tell(stream: &mut (impl AsyncWrite + Unpin), update: Update) -> Result<
 }
 
 fn reply(daemon: &Daemon, run: RunRow) -> Result<Reply, Failure> {
-    Ok(Reply::Run(Box::new(runs::shown(daemon, run)?)))
+    let course = runs::course(daemon, &run.name)?;
+    Ok(Reply::Run(Box::new(Run { course, ..runs::shown(daemon, run)? })))
 }
 
 /// The run with a name, or the only one whose name begins with it.

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
-use moat_catalog::{Catalog, Known, Row};
-use moat_contracts::{DocumentState, Reason, Skip};
+use moat_catalog::{Catalog, Known, Row, RunRow};
+use moat_contracts::{DocumentState, Reason, Skip, Split};
 use moat_protocol::control::{Reached, Reply, Twin, Why, WhyRecord};
 
 use crate::daemon::Daemon;
 use crate::failure::Failure;
+use crate::lineage;
 
 /// What became of the documents that a path names: a path in a source, or one on this machine.
 pub(crate) fn why(daemon: &Daemon, path: &str) -> Result<Reply, Failure> {
@@ -33,10 +34,13 @@ fn tell(catalog: &Catalog, known: &Known) -> Result<Why, Failure> {
     let document = &known.document;
     let rows = catalog.record_rows(document.id)?;
     let runs = catalog.runs()?;
-    let reached = catalog.datasets_reached(document.id)?.into_iter().map(|(dataset, split)| Reached {
-        dataset,
-        split: split.word().to_owned(),
-        runs: runs.iter().filter(|run| run.dataset == Some(dataset)).map(|run| run.name.clone()).collect(),
+    let reached = catalog.datasets_reached(document.id)?.into_iter().map(|(dataset, split)| {
+        let on = |run: &RunRow| run.dataset == Some(dataset);
+        // What a run learnt, the runs that started from it hold too.
+        let reached =
+            |run: &&RunRow| on(run) || (split != Split::HeldOut && lineage::earlier(&runs, run).any(on));
+        let runs = runs.iter().filter(reached).map(|run| run.name.clone());
+        Reached { dataset, split: split.word().to_owned(), runs: runs.collect() }
     });
     Ok(Why {
         source: document.source.clone(),

@@ -1,7 +1,8 @@
 //! Every gradient against finite differences in f64: the code that trains, instantiated for f64.
 
 use super::{KINDS, Kind, batch, model, tiny};
-use crate::{Batch, Gradients, Model, forward_backward, token_losses};
+use crate::random::Random;
+use crate::{Batch, Gradients, Lora, LoraShape, Model, forward_backward, logits, token_losses};
 
 fn loss(model: &Model<f64>, batch: &Batch) -> f64 {
     token_losses(model, batch).unwrap().iter().sum()
@@ -56,6 +57,34 @@ fn adapters_of_each_family() {
         // Few rows take the thin products, many rows the merged weights.
         check(&model, &batch(&[3], 17, 6));
         check(&model, &batch(&[9, 4, 8], 17, 6));
+    }
+}
+
+#[test]
+fn adapters_on_some_linears_of_each_family() {
+    for (kind, targets) in [
+        (Kind::Llama, &["o_proj"][..]),
+        (Kind::Qwen2, &["q_proj", "v_proj"]),
+        (Kind::Qwen3, &["k_proj", "up_proj"]),
+        (Kind::Biased, &["gate_proj", "down_proj"]),
+    ] {
+        let targets: Vec<String> = targets.iter().map(|name| (*name).to_owned()).collect();
+        let shape = LoraShape { rank: 2, alpha: 3.0, rank_stabilized: true, targets: &targets };
+        let mut model = model(tiny(kind), None, 3);
+        let mut adapter = Lora::shaped(model.weights.architecture(), shape, 5).unwrap();
+        let mut random = Random::new(7);
+        for parameter in adapter.parameters.list_mut() {
+            parameter.values.iter_mut().for_each(|value| *value += (0.3 * random.normal()) as f32);
+        }
+        assert_eq!(adapter.parameters.list().len(), 2 * 2 * targets.len());
+        model.adapter = Some(adapter);
+        check(&model.cast(), &batch(&[3], 17, 6));
+        check(&model.cast(), &batch(&[9, 4, 8], 17, 6));
+        let mut merged = Model { weights: model.weights.clone(), adapter: None };
+        model.adapter.as_ref().unwrap().merge(&mut merged.weights).unwrap();
+        let batch = batch(&[20], 17, 6);
+        let (tuned, merged) = (logits(&model, &batch).unwrap(), logits(&merged, &batch).unwrap());
+        assert!(tuned.iter().zip(&merged).all(|(tuned, merged)| (tuned - merged).abs() < 1e-4));
     }
 }
 

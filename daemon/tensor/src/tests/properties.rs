@@ -167,6 +167,38 @@ fn a_fresh_adapter_changes_nothing_and_learns() {
     }
 }
 
+/// Dettmers et al.: 8-bit moments learn as 32-bit ones do.
+#[test]
+fn eight_bit_moments_learn_as_exact_ones_in_a_quarter_of_the_room() {
+    for (kind, rank) in [(KINDS[0], None), (KINDS[1], Some(4)), (KINDS[2], None), (KINDS[3], Some(4))] {
+        let batch = batch(&[30, 20], 17, 2);
+        let losses = |mut moments: Moments| {
+            let mut model = model(tiny(kind), rank, 1);
+            let settings =
+                AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
+            let mut gradients = Gradients::new(&model);
+            let mut losses = Vec::new();
+            for _ in 0..50 {
+                gradients.zero();
+                let scale = 1.0 / batch.trained() as f32;
+                let sum = forward_backward(&model, &batch, scale, false, &mut gradients).unwrap();
+                losses.push(sum.nats / sum.tokens as f64);
+                adamw(&mut model, &gradients, &mut moments, settings).unwrap();
+            }
+            losses
+        };
+        let start = model(tiny(kind), rank, 1);
+        let (exact, quantized) = (Moments::new(&start), Moments::quantized(&start));
+        assert_eq!(exact.bytes(), 8 * start.trainable().count());
+        // Small tensors have a scale for less than 256 numbers.
+        assert!(quantized.bytes() * 100 < exact.bytes() * 33, "{} {}", quantized.bytes(), exact.bytes());
+        let (exact, quantized) = (losses(exact), losses(quantized));
+        assert!(exact[49] < 0.8 * exact[0]);
+        let worst = exact.iter().zip(&quantized).map(|(exact, own)| (own - exact).abs()).fold(0.0, f64::max);
+        assert!(worst < 0.05 * exact[0], "{kind:?}: {worst} of {}", exact[0]);
+    }
+}
+
 #[test]
 fn clipping_measures_and_scales_all_gradients() {
     let model = model(tiny(KINDS[0]), Some(2), 1);

@@ -5,8 +5,8 @@ use moat_contracts::{Digest, RunKey, RunPart};
 
 use super::{KINDS, Kind, batch, model, tiny};
 use crate::{
-    AdamW, Folder, Gradients, Lora, Model, Moments, Parameters, StoredType, TensorError, Tuned, Weights,
-    adamw, forward_backward,
+    AdamW, Folder, Gradients, Lora, LoraShape, Model, Moments, Parameters, StoredType, TensorError, Tuned,
+    Weights, adamw, forward_backward,
 };
 
 fn config(dir: &Path, kind: Kind) {
@@ -247,15 +247,51 @@ fn adapters_come_back_and_are_named_as_peft_does() {
             &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         };
         assert_eq!(told["target_modules"], serde_json::json!(targets));
-        std::fs::write(&path, config.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap();
+        std::fs::write(&path, config.replace("\"use_dora\": false", "\"use_dora\": true")).unwrap();
         let error = Lora::load(&tiny(kind), dir.path()).unwrap_err();
-        assert!(error.to_string().contains("use_rslora"), "{error}");
+        assert!(error.to_string().contains("use_dora"), "{error}");
     }
 }
 
 #[test]
+fn an_adapter_comes_back_with_its_scale_and_its_targets() {
+    let dir = tempfile::tempdir().unwrap();
+    let targets = ["down_proj".to_owned(), "q_proj".to_owned()];
+    let shape = LoraShape { rank: 4, alpha: 6.0, rank_stabilized: true, targets: &targets };
+    let adapter = Lora::shaped(&tiny(Kind::Qwen3), shape, 1).unwrap();
+    adapter.save(dir.path(), "starter").unwrap();
+    let path = dir.path().join("adapter_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(config["target_modules"], serde_json::json!(["q_proj", "down_proj"]));
+    let loaded = Lora::load(&tiny(Kind::Qwen3), dir.path()).unwrap();
+    assert!(loaded.is_like(&adapter) && loaded.is_rank_stabilized());
+    assert_eq!(loaded.scale(), 3.0);
+    assert_eq!(loaded.parameters(), adapter.parameters());
+
+    let mut with = |targets: serde_json::Value| {
+        config["target_modules"] = targets;
+        std::fs::write(&path, config.to_string()).unwrap();
+        Lora::load(&tiny(Kind::Qwen3), dir.path())
+    };
+    // PEFT matches the last parts of a name, of any number.
+    let found = with(serde_json::json!(["self_attn.q_proj", "down_proj"])).unwrap();
+    assert_eq!(found.parameters(), adapter.parameters());
+    let refused = |loaded: Result<Lora, TensorError>| loaded.unwrap_err().to_string();
+    assert!(refused(with(serde_json::json!(["q_proj"]))).contains("down_proj"));
+    assert!(refused(with(serde_json::json!("all-linear"))).contains("is missing"));
+    assert!(refused(with(serde_json::json!(".*_proj"))).contains("target_modules"));
+    assert!(refused(with(serde_json::json!([]))).contains("target_modules"));
+    assert!(refused(with(serde_json::json!(["lm_head", "q_proj"]))).contains("`lm_head`"));
+}
+
+#[test]
 fn training_goes_on_from_saved_state_bit_for_bit() {
-    for rank in [None, Some(2)] {
+    for (rank, fresh) in [
+        (None, Moments::new as fn(&Model) -> Moments),
+        (Some(2), Moments::new),
+        (None, Moments::quantized),
+        (Some(2), Moments::quantized),
+    ] {
         let start = model(tiny(Kind::Qwen3), rank, 1);
         let batch = batch(&[20, 9], 17, 2);
         let settings =
@@ -265,14 +301,14 @@ fn training_goes_on_from_saved_state_bit_for_bit() {
             forward_backward(model, &batch, 0.1, false, &mut gradients).unwrap();
             adamw(model, &gradients, moments, settings).unwrap();
         };
-        let (mut model, mut moments) = (start.clone(), Moments::new(&start));
+        let (mut model, mut moments) = (start.clone(), fresh(&start));
         step(&mut model, &mut moments);
         step(&mut model, &mut moments);
         let (bytes, mut state) = (bytes(model.trainable()), Vec::new());
         moments.write(&mut state).unwrap();
         step(&mut model, &mut moments);
 
-        let (mut resumed, mut resumed_moments) = (start.clone(), Moments::new(&start));
+        let (mut resumed, mut resumed_moments) = (start.clone(), fresh(&start));
         resumed.trainable_mut().restore(&bytes).unwrap();
         resumed_moments.restore(&state).unwrap();
         assert_eq!(resumed_moments.steps(), 2);

@@ -42,6 +42,7 @@ impl Place {
             base: self.path("base").to_str().unwrap().to_owned(),
             output: self.path(run).to_str().unwrap().to_owned(),
             recipe: recipe.clone(),
+            start: None,
             threads: 0,
         }
     }
