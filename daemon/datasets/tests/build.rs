@@ -9,7 +9,7 @@ use std::sync::Arc;
 use moat_catalog::{Catalog, Known, Stamp};
 use moat_contracts::{
     Dataset, Digest, Document, DocumentId, DocumentState, Kind, Recipe, Record, RecordId, RecordKey, Split,
-    Verdict,
+    SplitRecipe, Verdict,
 };
 use moat_datasets::{DatasetError, LeftOut, build, diff, manifest, parse, seen};
 use moat_template::BaseText;
@@ -234,9 +234,17 @@ fn a_validation_side_is_taken_from_the_training_side_alone() {
     recipe.split.train_before = None;
     for seed in 0..20 {
         recipe.seed = seed;
-        let counts = built(&[prose(1), prose(2), prose(3)], &recipe).unwrap().0.sources["docs"];
-        assert_eq!(counts.train.records + counts.validation.records + counts.held_out.records, 3);
-        assert!(counts.train.records == 1 && counts.validation.records == 1);
+        let entries = [prose(1), prose(2), prose(3)];
+        let plain =
+            Recipe { split: SplitRecipe { validation: 0.0, ..recipe.split.clone() }, ..recipe.clone() };
+        let left = built(&entries, &plain).unwrap().0.sources["docs"].train.records;
+        match built(&entries, &recipe) {
+            Ok((dataset, _)) => {
+                let counts = dataset.sources["docs"];
+                assert_eq!((left, counts.train.records, counts.validation.records), (2, 1, 1));
+            }
+            Err(error) => assert!(left == 1 && matches!(error, DatasetError::NoValidation { groups: 1 })),
+        }
     }
     let error = built(&[prose(1), prose(2)], &recipe).unwrap_err();
     assert!(matches!(error, DatasetError::NoValidation { groups: 1 }), "{error}");

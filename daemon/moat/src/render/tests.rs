@@ -471,11 +471,11 @@ dataset       050505050505
 created       2026-11-22 00:00
 steps         120 of 600, 4 min left
 
-over the steps                                     first     last   lowest  highest
-loss             ████▇▇▇▇▇▆▆▆▆▆▅▅▄▄▄▄▄▃▃▃▃▃▂▂▂▁▁▁    3.990    2.800    2.800    3.990
+over the steps                                       first     last   lowest  highest
+loss             ███▇▇▇▇▆▆▆▆▆▅▅▅▅▄▄▄▄▃▃▃▃▃▂▂▂▂▁▁▁    3.990    2.800    2.800    3.990
 validation loss  █▁                                  4.500    3.250    3.250    4.500
 gradient norm    ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁    1.000    1.000    1.000    1.000
-learning rate    █▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁   1.0e-3   8.3e-6   8.3e-6   1.0e-3
+learning rate    █▃▂▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁   1.0e-3   8.3e-6   8.3e-6   1.0e-3
 tokens a second  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁    4,012    4,012    4,012    4,012
 memory           ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁  630 MiB  630 MiB  630 MiB  630 MiB
 ",
@@ -523,7 +523,7 @@ why      the engine died: killed by signal 9
 recipe   demo (010101010101)
 base     moat-starter
 created  2026-11-22 00:00
-steps    0
+steps    0 of 600
 `moat run resume demo-2` goes on from its last checkpoint
 ",
     );
