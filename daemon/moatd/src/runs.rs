@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use moat_catalog::{RunRow, StepRow};
 use moat_contracts::{
-    Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob, TrainOutcome,
+    Dataset, DocumentLoss, EdgeReport, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob,
+    TrainOutcome,
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
@@ -165,6 +166,12 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
         outcome,
         edge,
     })
+}
+
+/// What a run's edge was measured to be.
+pub(crate) fn edge(run: &RunRow) -> Result<Option<EdgeReport>, Failure> {
+    let damaged = |_| Failure::internal(format!("the edge of run {} is damaged in the catalog", run.name));
+    run.edge.as_ref().map(|json| serde_json::from_str(json).map_err(damaged)).transpose()
 }
 
 fn save(daemon: &Daemon, run: &mut RunRow, state: RunState, message: Option<String>) -> Result<(), Failure> {

@@ -52,6 +52,9 @@ pub struct Seal {
     pub made: bool,
     /// Shares given in a ceremony that is under way.
     pub shares_given: u64,
+    /// Shares that this ceremony takes, as the first one that was given says.
+    #[serde(default)]
+    pub shares_needed: Option<u64>,
     /// Generation of the root key, while open.
     pub generation: Option<u32>,
     /// True while keys move to a new root.

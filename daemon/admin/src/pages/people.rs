@@ -1,0 +1,197 @@
+//! People and keys: accounts with their roles, who may do what, API keys.
+
+use maud::{Markup, html};
+use moat_protocol::control::{Account, ApiKey, Reply, Request};
+use moat_rights::{Act, Role, TABLE};
+
+use super::approvals::{proof, proof_fields};
+use super::boundary::typed;
+use crate::Refusal;
+use crate::draw::parts::{bytes, chip, table, time, words};
+use crate::draw::token;
+use crate::form::path;
+use crate::site::{Outcome, Page, Visit, reply_of};
+
+/// Accounts, rights, and keys where they may be seen.
+pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
+    let accounts = reply_of!(visit.ask(Request::Accounts).await?, Reply::Accounts(accounts) => accounts);
+    let keys = match visit.may(Act::KeyRevoke) {
+        true => Some(reply_of!(visit.ask(Request::ApiKeys).await?, Reply::ApiKeys(keys) => keys)),
+        false => None,
+    };
+    let body = html! {
+        h1 { "People" }
+        section aria-labelledby="accounts" { h2 #accounts { "Accounts" } (list(&accounts)) }
+        @if let Some(keys) = &keys { section aria-labelledby="keys" { h2 #keys { "API keys" } (key_list(&visit, keys)) } }
+        @if visit.may(Act::KeyCreate) { (new_key(&visit)) }
+        section aria-labelledby="rights" { h2 #rights { "Who may do what" } (rights()) }
+    };
+    Ok(Page::new("/people", "People", body))
+}
+
+fn list(accounts: &[Account]) -> Markup {
+    table("Accounts", &[words("Account"), words("Roles"), words("Since"), words("User of the machine"), words("State")], html! {
+        @for account in accounts {
+            tr {
+                th scope="row" { a href=(path(&["people", &account.name])) { (account.name) } }
+                td { @if account.roles.is_empty() { span.soft { "none" } } @else { (account.roles.join(", ")) } }
+                td { (time(account.roles_since)) }
+                td { @match account.uid { Some(uid) => (uid), None => span.soft { "none" } } }
+                td { @if account.enabled { (chip("good", "enabled")) } @else { (chip("quiet", "disabled")) } }
+            }
+        }
+    })
+}
+
+fn key_list(visit: &Visit, keys: &[ApiKey]) -> Markup {
+    if keys.is_empty() {
+        return html! { p.empty { "No API key. Tools show one to ask models or to start runs." } };
+    }
+    table("API keys", &[words("Key"), words("Owner"), words("For"), words("Void from"), words("Served today"), words("")], html! {
+        @for key in keys {
+            tr {
+                th scope="row" { (key.name) " " code.soft { (key.id) } }
+                td { (key.owner) }
+                td { (key.scope.join(", ")) }
+                td { (time(key.expires)) }
+                td { @match key.cap { Some(cap) => { (bytes(key.served)) " of " (bytes(cap)) }, None => span.soft { "–" } } }
+                td {
+                    @if key.revoked.is_some() { (chip("quiet", "revoked")) } @else {
+                        form method="post" action={ (path(&["keys", &key.id])) "/revoke" } {
+                            (token(visit.token()))
+                            button.link { "Revoke" span.unseen { " " (key.name) } }
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn new_key(visit: &Visit) -> Markup {
+    html! {
+        details.panel {
+            summary { "New API key" }
+            form.stack method="post" action="/keys/new" {
+                (token(visit.token()))
+                label for="key-name" { "What to call it" }
+                input #key-name name="name" required autocomplete="off";
+                fieldset {
+                    legend { "What it is for" }
+                    @for row in TABLE.iter().filter(|row| !row.in_person && visit.may(row.act)) {
+                        label.check { input type="checkbox" name=(row.word) value="yes"; " " (row.word) " " span.soft { (row.meaning) } }
+                    }
+                }
+                label for="days" { "Days until it is void" }
+                input #days name="days" inputmode="numeric" value="30" required;
+                button { "Make it" }
+            }
+        }
+    }
+}
+
+fn rights() -> Markup {
+    html! {
+        div.scroll role="region" aria-label="Who may do what" tabindex="0" {
+            table.rights {
+                caption.unseen { "Who may do what" }
+                thead { tr { th scope="col" { "Act" } @for role in Role::ALL { th scope="col" { (role.word()) } } th scope="col" { "By key" } } }
+                tbody {
+                    @for row in TABLE {
+                        tr {
+                            th scope="row" { (row.meaning.trim_end_matches('.')) " " code.soft { (row.word) } }
+                            @for role in Role::ALL { td { @if row.roles.contains(&role) { "yes" } @else { span.soft { "–" } } } }
+                            td { @if row.in_person { span.soft { "–" } } @else { "yes" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Makes an API key, and shows it this once.
+pub(crate) async fn make_key(visit: Visit) -> Result<Outcome, Refusal> {
+    let Some(name) = visit.form.word("name").map(ToOwned::to_owned) else {
+        return Err(Refusal::request("the key has no name"));
+    };
+    let days = visit.form.word("days").and_then(|text| text.parse().ok());
+    let days = days.ok_or_else(|| Refusal::request("the days are no number"))?;
+    let scope = TABLE.iter().filter(|row| visit.form.get(row.word).is_some()).map(|row| row.word.to_owned());
+    let request = Request::ApiKeyCreate { name, scope: scope.collect(), days };
+    let key = reply_of!(visit.ask(request).await?, Reply::ApiKey(key) => key);
+    let body = html! {
+        p.trail { a href="/people" { "People" } }
+        h1 { "The new API key" }
+        p { "It is shown this once, and kept nowhere in the open." }
+        pre { code { (key.0) } }
+    };
+    Ok(Page::new("/people", "The new API key", body))
+}
+
+/// Revokes an API key.
+pub(crate) async fn revoke_key(visit: Visit) -> Result<Outcome, Refusal> {
+    visit.ask(Request::ApiKeyRevoke { id: visit.segments[0].clone() }).await?;
+    Ok(visit.done("/people".to_owned(), "The key is revoked.".to_owned()))
+}
+
+/// One account.
+pub(crate) async fn one(visit: Visit) -> Result<Outcome, Refusal> {
+    let accounts = reply_of!(visit.ask(Request::Accounts).await?, Reply::Accounts(accounts) => accounts);
+    let Some(account) = accounts.into_iter().find(|account| account.name == visit.segments[0]) else {
+        return Err(Refusal::request("there is no such account"));
+    };
+    let at = path(&["people", &account.name]);
+    let body = html! {
+        p.trail { a href="/people" { "People" } }
+        h1 { (account.name) }
+        (list(std::slice::from_ref(&account)))
+        @if account.enabled && visit.may(Act::RoleRequest) {
+            section.panel aria-labelledby="roles" {
+                h2 #roles { "Ask for other roles" }
+                form.stack method="post" action={ (at) "/roles" } {
+                    (token(visit.token()))
+                    fieldset {
+                        legend { "All roles that the account is to have" }
+                        @for role in Role::ALL {
+                            label.check { input type="checkbox" name=(role.word()) value="yes"
+                                checked[account.roles.iter().any(|word| word == role.word())]; " " (role.word()) }
+                        }
+                    }
+                    (proof_fields("roles"))
+                    button { "Ask for them" }
+                }
+            }
+        }
+        @if account.enabled && visit.may(Act::AccountDisable) {
+            details.danger {
+                summary { "Disable this account for good" }
+                form.stack method="post" action={ (at) "/disable" } {
+                    (token(visit.token()))
+                    p { "It is signed out everywhere, its keys are void, and its name is never given again." }
+                    label for="typed" { "Type " code { (account.name) } " to do it" }
+                    input #typed name="typed" required autocomplete="off" autocapitalize="off" spellcheck="false";
+                    button.bad { "Disable" }
+                }
+            }
+        }
+    };
+    Ok(Page::new("/people", account.name.clone(), body))
+}
+
+/// Asks for other roles of an account.
+pub(crate) async fn ask_roles(visit: Visit) -> Result<Outcome, Refusal> {
+    let roles = Role::ALL.iter().filter(|role| visit.form.get(role.word()).is_some());
+    let roles = roles.map(|role| role.word().to_owned()).collect();
+    let request = Request::AccountRoles { name: visit.segments[0].clone(), roles, proof: proof(&visit) };
+    let statement = reply_of!(visit.ask(request).await?, Reply::Statement(statement) => statement);
+    Ok(visit.done(path(&["approvals", &statement.id]), "It is asked for, and waits for an approver.".to_owned()))
+}
+
+/// Disables an account.
+pub(crate) async fn disable(visit: Visit) -> Result<Outcome, Refusal> {
+    let name = visit.segments[0].clone();
+    typed(&visit, &name)?;
+    visit.ask(Request::AccountDisable { name: name.clone() }).await?;
+    Ok(visit.done("/people".to_owned(), format!("Account {name} is disabled.")))
+}
