@@ -81,7 +81,7 @@ settle_seconds = 0
 
   // Accounts NAME:ROLES:UID, each with a password and a secret for codes.
   setUp(accounts) {
-    const passwords = accounts.map((account) => `a long password of ${account.split(":")[0]}`);
+    const passwords = accounts.map(() => "would not be guessed");
     const made = this.moat(["account", "set-up", ...accounts], passwords.map((password) => `${password}\n`).join(""));
     for (const [at, { name, uri }] of made.entries()) {
       this.people[name] = { name, password: passwords[at], secret: /secret=([A-Z2-7]+)/.exec(uri)[1], used: 0 };
@@ -139,6 +139,7 @@ settle_seconds = 0
     await page.goto(`${this.address}/unseal`);
     await page.fill("#share", share);
     await page.click('main button:text-is("Give this share")');
+    await page.waitForSelector("[role=status], [role=alert]");
   }
 
   async end() {

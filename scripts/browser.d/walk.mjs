@@ -112,8 +112,10 @@ try {
   await site.giveShare(ada, shares[1]);
   await site.giveShare(ben, shares[0]);
   await ben.waitForSelector("text=The vault is open");
-  await site.signIn(ada, "ada");
+  // Whoever wanted to see the run is brought there.
   await ada.goto(site.address + run);
+  await site.signIn(ada, "ada");
+  assert.equal(new URL(ada.url()).pathname, run);
   await ada.waitForFunction((reached) => {
     const shown = document.querySelector(".progress strong");
     return shown && Number(shown.textContent.replaceAll(",", "")) > reached;

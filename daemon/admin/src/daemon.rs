@@ -83,6 +83,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// What was asked for cannot be done as it was asked.
+    pub(crate) fn request(message: &str) -> Self {
+        Self { fault: Fault::Request, message: message.to_owned() }
+    }
+
     /// The HTTP status of a fault.
     pub const fn status(&self) -> u16 {
         match self.fault {

@@ -6,6 +6,8 @@ use zeroize::Zeroize;
 pub(crate) const SESSION: &str = "__Host-moat";
 /// The cookie that a form carries too, where there is no session yet.
 pub(crate) const STRANGER: &str = "__Host-moat-form";
+/// The cookie of the page that somebody wanted to see before signing in.
+pub(crate) const BACK: &str = "__Host-moat-back";
 /// The field of the token in every form.
 pub(crate) const TOKEN: &str = "token";
 
@@ -74,6 +76,11 @@ pub(crate) fn is_own(headers: &HeaderMap, authority: Option<&str>) -> bool {
         text(ORIGIN).is_none_or(|origin| host.is_some_and(|host| origin == format!("https://{host}")));
     let site = headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin");
     kind && origin && site
+}
+
+/// Whether a path can stand in a cookie as it is.
+pub(crate) fn fits_cookie(path: &str) -> bool {
+    path.len() <= 512 && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~%".contains(&byte))
 }
 
 /// A path of segments, each with what would not stand in a path written as its hexadecimal digits.

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use maud::Markup;
+use moat_protocol::control::{Request, Update};
 use tokio::sync::mpsc;
 
 use crate::pages::error;
@@ -53,6 +54,56 @@ pub(crate) fn part(
                 () = sender.closed() => return,
             }
         }
+    });
+    Outcome::Live(receiver)
+}
+
+/// As [`part`], drawn from what one request tells while it is being worked on: `hear` takes each update in.
+pub(crate) fn watch<S: Send + 'static>(
+    mut visit: Visit,
+    needs: Needs,
+    request: Request,
+    mut told: S,
+    hear: impl Fn(&mut S, Update) + Send + Sync + 'static,
+    draw: impl Fn(&S) -> Markup + Send + Sync + 'static,
+) -> Outcome {
+    let (Ok(seat), Some(here)) = (visit.site.live.clone().try_acquire_owned(), &visit.here) else {
+        return error::plain(503);
+    };
+    let (updates, mut heard) = mpsc::channel(256);
+    let answer = visit.site.daemon.ask(visit.from, &here.session.person, request, Some(updates));
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let _seat = seat;
+        let mut shown = String::new();
+        let mut ticks = tokio::time::interval(OFTEN);
+        tokio::pin!(answer);
+        let mut quiet = 0;
+        loop {
+            tokio::select! {
+                // What it came to is told by the page that is loaded then.
+                _ = &mut answer => break,
+                Some(update) = heard.recv() => hear(&mut told, update),
+                () = sender.closed() => return,
+                _ = ticks.tick() => {
+                    if !visit.look_again(needs) {
+                        break;
+                    }
+                    let drawn = draw(&told).into_string();
+                    quiet = if drawn == shown { quiet + 1 } else { 0 };
+                    let message = match quiet {
+                        0 => event("part", &drawn),
+                        _ if quiet % QUIET == 0 => ":\n\n".to_owned(),
+                        _ => continue,
+                    };
+                    shown = drawn;
+                    if sender.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        drop(sender.send(event("over", "")).await);
     });
     Outcome::Live(receiver)
 }

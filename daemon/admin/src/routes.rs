@@ -3,7 +3,9 @@ use moat_rights::Act;
 
 use crate::Refusal;
 use crate::form::segment;
-use crate::pages::{boundary, door, overview};
+use crate::pages::{
+    approvals, boundary, data, door, ledger, models, overview, people, playground, runs, sources,
+};
 use crate::site::{Outcome, Visit};
 
 /// What a route needs of whoever asks for it.
@@ -47,7 +49,15 @@ pub(crate) struct Place {
 /// The pages in the navigation, in the order of the data's way.
 pub(crate) const PLACES: &[Place] = &[
     Place { path: "/", title: "Overview", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/sources", title: "Sources", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/data", title: "Data", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/runs", title: "Runs", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/models", title: "Models", needs: Needs::Act(Act::EdgeRead) },
+    Place { path: "/playground", title: "Playground", needs: Needs::Act(Act::ModelAsk) },
+    Place { path: "/approvals", title: "Approvals", needs: Needs::Act(Act::StatusRead) },
     Place { path: "/boundary", title: "Boundary", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/people", title: "People", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/ledger", title: "Ledger", needs: Needs::Act(Act::LedgerRead) },
 ];
 
 macro_rules! route {
@@ -66,8 +76,43 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Get "/sign-in", Needs::Anyone, door::show),
     route!(Post "/sign-in", Needs::Anyone, door::sign_in),
     route!(Post "/sign-out", Needs::Account, door::sign_out),
+    route!(Get "/sources", Needs::Act(Act::StatusRead), sources::show),
+    route!(Live "/live/sources", Needs::Act(Act::StatusRead), sources::live),
+    route!(Post "/sources/scan", Needs::Act(Act::SourceScan), sources::scan),
+    route!(Get "/data", Needs::Act(Act::StatusRead), data::show),
+    route!(Post "/data/why", Needs::Act(Act::RecordWhy), data::why),
+    route!(Post "/data/compare", Needs::Act(Act::RecordWhy), data::compare_two),
+    route!(Get "/datasets/{id}", Needs::Act(Act::StatusRead), data::dataset),
+    route!(Get "/datasets/{older}/to/{newer}", Needs::Act(Act::RecordWhy), data::diff),
+    route!(Get "/runs", Needs::Act(Act::StatusRead), runs::show),
+    route!(Get "/runs/new", Needs::Act(Act::RunStart), runs::new),
+    route!(Post "/runs/start", Needs::Act(Act::RunStart), runs::start),
+    route!(Get "/runs/{run}", Needs::Act(Act::StatusRead), runs::run),
+    route!(Live "/live/runs/{run}", Needs::Act(Act::StatusRead), runs::live),
+    route!(Post "/runs/{run}/stop", Needs::Act(Act::RunStop), runs::stop),
+    route!(Post "/runs/{run}/resume", Needs::Act(Act::RunStart), runs::resume),
+    route!(Get "/models", Needs::Act(Act::EdgeRead), models::show),
+    route!(Get "/models/{run}", Needs::Act(Act::EdgeRead), models::model),
+    route!(Post "/models/{run}/export", Needs::Act(Act::ExportRequest), models::ask_export),
+    route!(Get "/playground", Needs::Act(Act::ModelAsk), playground::show),
+    route!(Post "/playground", Needs::Act(Act::ModelAsk), playground::ask),
+    route!(Get "/approvals", Needs::Act(Act::StatusRead), approvals::show),
+    route!(Get "/approvals/{id}", Needs::Act(Act::StatusRead), approvals::one),
+    route!(Post "/approvals/{id}/agree", Needs::Act(Act::ExportApprove), approvals::agree),
+    route!(Post "/approvals/{id}/withdraw", Needs::Act(Act::StatusRead), approvals::withdraw),
     route!(Get "/boundary", Needs::Act(Act::StatusRead), boundary::show),
     route!(Post "/boundary/seal", Needs::Act(Act::VaultSeal), boundary::seal_now),
+    route!(Post "/boundary/rotate", Needs::Act(Act::VaultRotate), boundary::rotate),
+    route!(Get "/people", Needs::Act(Act::StatusRead), people::show),
+    route!(Get "/people/{name}", Needs::Act(Act::StatusRead), people::one),
+    route!(Post "/people/{name}/roles", Needs::Act(Act::RoleRequest), people::ask_roles),
+    route!(Post "/people/{name}/disable", Needs::Act(Act::AccountDisable), people::disable),
+    route!(Post "/keys/new", Needs::Act(Act::KeyCreate), people::make_key),
+    route!(Post "/keys/{id}/revoke", Needs::Act(Act::KeyRevoke), people::revoke_key),
+    route!(Get "/ledger", Needs::Act(Act::LedgerRead), ledger::show),
+    route!(Get "/ledger/{kind}", Needs::Act(Act::LedgerRead), ledger::part),
+    route!(Get "/ledger/{kind}/{before}", Needs::Act(Act::LedgerRead), ledger::part),
+    route!(Post "/ledger/receipt", Needs::Act(Act::LedgerRead), ledger::receipt),
 ];
 
 /// A route as those who judge it see it.

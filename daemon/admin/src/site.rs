@@ -16,7 +16,7 @@ use warp::http::StatusCode;
 use warp::{Filter, Rejection, Reply as _};
 
 use crate::draw::{self, Frame};
-use crate::form::{self, Form, SESSION, STRANGER};
+use crate::form::{self, BACK, Form, SESSION, STRANGER};
 use crate::limiter::{Bucket, Limiter};
 use crate::listener::Peer;
 use crate::pages::error;
@@ -31,6 +31,9 @@ const LARGEST: u64 = 1 << 20;
 const LIVE: usize = 128;
 const LIVE_STRANGERS: usize = 32;
 
+/// How long a page waits for what goes on by itself otherwise.
+const MOMENT: Duration = Duration::from_millis(1500);
+
 /// Headers of every answer. The pages need nothing from anywhere else, and no script or style of their own.
 const HEADERS: [(&str, &str); 7] = [
     (
@@ -38,7 +41,8 @@ const HEADERS: [(&str, &str); 7] = [
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    // With none at all browsers would say that forms come from nowhere.
+    ("referrer-policy", "same-origin"),
     ("strict-transport-security", "max-age=31536000"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
@@ -76,6 +80,8 @@ pub(crate) struct Visit {
     pub(crate) here: Option<Here>,
     /// The token of a stranger's form.
     pub(crate) stranger: String,
+    /// The page that somebody wanted to see before signing in.
+    pub(crate) back: Option<String>,
 }
 
 impl Visit {
@@ -104,6 +110,19 @@ impl Visit {
             return Err(Refusal { fault: Fault::Denied, message: "nobody is signed in".to_owned() });
         };
         self.site.daemon.ask(self.from, &here.session.person, request, updates).await
+    }
+
+    /// As [`Self::ask`] for what may take long: it goes on by itself where it is not done in a moment.
+    pub(crate) async fn begin(&self, request: Asked) -> Result<Option<Reply>, Refusal> {
+        let Some(here) = &self.here else {
+            return Err(Refusal { fault: Fault::Denied, message: "nobody is signed in".to_owned() });
+        };
+        let mut answer = tokio::spawn(self.site.daemon.ask(self.from, &here.session.person, request, None));
+        match tokio::time::timeout(MOMENT, &mut answer).await {
+            Err(_) => Ok(None),
+            Ok(Ok(reply)) => reply.map(Some),
+            Ok(Err(error)) => Err(Refusal { fault: Fault::Internal, message: error.to_string() }),
+        }
     }
 
     /// Whether whoever is signed in still is, and may still do what the route needs; looks again how the box stands.
@@ -285,6 +304,7 @@ async fn visit(site: Arc<Site>, knock: Knock) -> warp::reply::Response {
         segments,
         here,
         stranger,
+        back: form::cookie(&knock.headers, BACK).filter(|path| is_page(path)).map(ToOwned::to_owned),
     };
     if let Some(refusal) = gate(&visit, route, &knock, is_new) {
         return finish(&site, &visit.health, visit.here.as_ref(), refusal, new_stranger);
@@ -324,6 +344,12 @@ fn allows(here: &Here, needs: Needs) -> bool {
     }
 }
 
+/// Whether a path is that of a page that can be gone to.
+fn is_page(path: &str) -> bool {
+    let leads = matches!(routes::find(false, path), Found::Route(route, _) if route.verb == Verb::Get);
+    leads && form::fits_cookie(path)
+}
+
 /// What stands in the way of a visit, if anything.
 fn gate(visit: &Visit, route: &Route, knock: &Knock, no_cookie: bool) -> Option<Outcome> {
     let post = route.verb == Verb::Post;
@@ -332,7 +358,13 @@ fn gate(visit: &Visit, route: &Route, knock: &Knock, no_cookie: bool) -> Option<
         (None, _) => {
             let door = if visit.health.sealed { "/unseal" } else { "/sign-in" };
             return Some(match route.verb {
-                Verb::Get => Outcome::Go { to: door.to_owned(), cookies: Vec::new() },
+                Verb::Get => Outcome::Go {
+                    to: door.to_owned(),
+                    cookies: is_page(&knock.path)
+                        .then(|| form::set_cookie(BACK, &knock.path))
+                        .into_iter()
+                        .collect(),
+                },
                 Verb::Live | Verb::Post if visit.health.sealed => error::plain(503),
                 Verb::Live | Verb::Post => error::plain(401),
             });

@@ -13,7 +13,7 @@ use moat_admin::{
     Answer, Authority, Call, Certificates, Daemon, Health, Identity, Limits, Refusal, SignedIn, Standing,
     Stay, serve, site,
 };
-use moat_protocol::control::{Fault, Key, Proof, Reply, Request, Seal, Status, Update};
+use moat_protocol::control::{Fault, Key, Proof, Reply, Request, Seal, Slot, Update};
 use moat_rights::{Act, Role, Roles};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -30,7 +30,8 @@ fn no(message: &str) -> Refusal {
 
 impl Daemon for Fixed {
     fn health(&self) -> Health {
-        let seal = Seal { sealed: self.sealed, made: true, ..Seal::default() };
+        let slots = vec![Slot { id: 1, kind: "2 of 3 shares".to_owned() }];
+        let seal = Seal { sealed: self.sealed, made: true, slots, ..Seal::default() };
         Health { version: "<1>".to_owned(), sealed: self.sealed, set_up: true, seal, ..Health::default() }
     }
 
@@ -340,7 +341,11 @@ impl Browser {
                 line.contains("; Path=/; Secure; HttpOnly; SameSite=Strict") && name.starts_with("__Host-"),
                 "{line}"
             );
-            self.cookies.insert(name.to_owned(), value.to_owned());
+            // What is to be forgotten is sent empty.
+            match value {
+                "" => self.cookies.remove(name),
+                value => self.cookies.insert(name.to_owned(), value.to_owned()),
+            };
         }
         if let Some(token) = answer.split("name=\"token\" value=\"").nth(1) {
             self.token = token.split('"').next().unwrap().to_owned();

@@ -8,7 +8,7 @@ use moat_contracts::{
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
-use moat_protocol::control::{Run, RunState, Update};
+use moat_protocol::control::{Course, Run, RunState, StepPoint, Update};
 use moat_protocol::engine::{FromEngine, ToEngine};
 use tracing::{info, warn};
 
@@ -156,6 +156,8 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
         state: state(&run),
         weights: outcome.is_some().then(|| weights(daemon, &run).display().to_string()),
         steps: steps.last().map_or(0, |step| step.step),
+        planned: None,
+        course: Course::default(),
         recipe_hash: run.recipe.hash(),
         name: run.name,
         message: run.message,
@@ -166,6 +168,22 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
         outcome,
         edge,
     })
+}
+
+/// What was measured while a run trained, for [`Run::course`].
+pub(crate) fn course(daemon: &Daemon, run: &str) -> Result<Course, Failure> {
+    let point = |row: StepRow| StepPoint {
+        step: row.step,
+        loss: row.loss,
+        gradient_norm: row.gradient_norm,
+        learning_rate: row.learning_rate,
+        tokens: row.tokens,
+        tokens_per_second: 0.0,
+        memory: 0,
+        seconds_left: 0.0,
+    };
+    let steps = daemon.state.catalog()?.steps(run)?;
+    Ok(Course { steps: steps.into_iter().map(point).collect(), validations: Vec::new() })
 }
 
 /// What a run's edge was measured to be.

@@ -285,12 +285,57 @@ pub struct Run {
     pub created: i64,
     /// Optimiser steps done.
     pub steps: u64,
+    /// Optimiser steps in all, once planned.
+    pub planned: Option<u64>,
+    /// What every step measured; empty in lists.
+    pub course: Course,
     /// How training ended.
     pub outcome: Option<TrainOutcome>,
     /// What it brought.
     pub edge: Option<EdgeReport>,
     /// Folder of the adapter or model.
     pub weights: Option<String>,
+}
+
+/// What was measured while a run trained.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    /// Every step, in order.
+    pub steps: Vec<StepPoint>,
+    /// Every look at the validation side, in order.
+    pub validations: Vec<ValidationPoint>,
+}
+
+/// What one optimiser step measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepPoint {
+    /// Its number, from 1.
+    pub step: u64,
+    /// Mean loss, nats a token.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Tokens a second; 0 in runs of the first release, as below.
+    pub tokens_per_second: f64,
+    /// Peak resident memory of the engine so far, bytes.
+    pub memory: u64,
+    /// Seconds until the last step, as it was judged then.
+    pub seconds_left: f64,
+}
+
+/// What one look at the validation side measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationPoint {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss, nats a token.
+    pub loss: f64,
+    /// Whether it lay far enough below every one before to be a gain.
+    pub gain: bool,
 }
 
 /// What a backup holds.

@@ -15,6 +15,9 @@ function localise(part) {
   }
 }
 
+// Loads the page anew; what a form did is not done again.
+const again = () => location.replace(location.pathname);
+
 // Parts that keep themselves up to date. Whoever had the focus in one keeps it.
 function follow(part) {
   const events = new EventSource(part.dataset.live);
@@ -28,11 +31,11 @@ function follow(part) {
       }
     }
   });
-  events.addEventListener("over", () => { events.close(); location.reload(); });
+  events.addEventListener("over", () => { events.close(); again(); });
   events.addEventListener("error", () => {
     // The browser tries again by itself, but for an answer that says no.
     part.classList.add("stale");
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 2000);
+    if (events.readyState === EventSource.CLOSED) setTimeout(again, 2000);
   });
   events.addEventListener("open", () => part.classList.remove("stale"));
   addEventListener("pagehide", () => events.close());
@@ -44,7 +47,7 @@ for (const part of document.querySelectorAll("[data-live]")) follow(part);
 // Menus close by Escape and by a click elsewhere.
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
-  for (const menu of document.querySelectorAll("details.person[open], details.menu[open]")) {
+  for (const menu of document.querySelectorAll("details.person[open], .menu details[open]")) {
     menu.open = false;
     menu.querySelector("summary").focus();
   }

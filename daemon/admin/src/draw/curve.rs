@@ -44,7 +44,8 @@ pub(crate) fn curve(curve: &Curve<'_>) -> Markup {
         places.collect::<Vec<_>>().join(" ")
     };
     let drawn = thinned(&sound);
-    let told = format!("{title}: {} at step {last}, between {} and {}", figure(value), figure(low), figure(high));
+    let told =
+        format!("{title}: {} at step {last}, between {} and {}", figure(value), figure(low), figure(high));
     html! {
         figure.curve {
             figcaption { (title) " " span.soft { (figure(value)) " " (unit) } }
@@ -108,7 +109,14 @@ mod tests {
     #[test]
     fn no_numbers_break_a_curve() {
         let draw = |points: &[(u64, f64)]| {
-            let shown = Curve { title: "Loss", unit: "nats", points, marks: &[(3, f64::NAN)], until: None, smooth: true };
+            let shown = Curve {
+                title: "Loss",
+                unit: "nats",
+                points,
+                marks: &[(3, f64::NAN)],
+                until: None,
+                smooth: true,
+            };
             curve(&shown).into_string()
         };
         assert!(draw(&[]).contains("No step"));

@@ -1,9 +1,10 @@
 //! How pages look: the frame around each, the files that they are made with, and the parts that they share.
 
+pub(crate) mod curve;
 pub(crate) mod parts;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 use warp::Reply;
 
 use crate::Health;
@@ -30,10 +31,8 @@ pub(crate) const FILES: &[File] = &[
         kind: "text/javascript; charset=utf-8",
         content: include_str!("../assets/script.js"),
     },
-    File { path: "/icon.svg", kind: "image/svg+xml", content: ICON },
+    File { path: "/icon.svg", kind: "image/svg+xml", content: include_str!("../assets/icon.svg") },
 ];
-
-const ICON: &str = include_str!("../assets/icon.svg");
 
 impl File {
     pub(crate) fn answer(&self) -> warp::reply::Response {
@@ -72,15 +71,14 @@ pub(crate) fn frame(frame: &Frame<'_>, body: Markup) -> Markup {
             body {
                 a.skip href="#main" { "Skip to the page" }
                 header.top {
-                    a.mark href="/" { (PreEscaped(ICON)) span { "Moat" } }
+                    a.mark href="/" { img src="/icon.svg" alt="" width="24" height="24"; span { "Moat" } }
                     (standing(health))
                     @if let Some(here) = here { (person(here)) }
                 }
                 @if let Some(here) = here {
                     nav.side aria-label="Pages" { (places(here, frame.place)) }
-                    details.menu {
-                        summary { "Menu" }
-                        nav aria-label="Pages" { (places(here, frame.place)) }
+                    nav.menu aria-label="Pages" {
+                        details { summary { "Menu" } (places(here, frame.place)) }
                     }
                 }
                 main #main .alone[here.is_none()] tabindex="-1" {

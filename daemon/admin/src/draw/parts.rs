@@ -79,14 +79,6 @@ pub(crate) fn duration(seconds: u64) -> String {
     }
 }
 
-/// A share of a whole in percent.
-pub(crate) fn share(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return "–".to_owned();
-    }
-    format!("{:.1}\u{202f}%", part as f64 * 100.0 / whole as f64)
-}
-
 /// The beginning of a hash, the whole of it in `title`.
 pub(crate) fn hash(hash: &impl ToString) -> Markup {
     let hash = hash.to_string();
@@ -166,8 +158,6 @@ mod tests {
             assert_eq!(short(value).into_string(), shown);
         }
         assert_eq!(bytes(512).into_string(), "<span title=\"512 bytes\">512\u{202f}bytes</span>");
-        assert_eq!(share(1, 3), "33.3\u{202f}%");
-        assert_eq!(share(0, 0), "–");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::site::{Outcome, Page, Visit, reply_of};
 /// All requests, those that wait first.
 pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let all = reply_of!(visit.ask(Request::Statements).await?, Reply::Statements(all) => all);
-    let (waiting, ended): (Vec<_>, Vec<_>) = all.iter().rev().partition(|statement| statement.state == "waiting");
+    let (waiting, ended): (Vec<_>, Vec<_>) =
+        all.iter().rev().partition(|statement| statement.state == "waiting");
     let body = html! {
         h1 { "Approvals" }
         section aria-labelledby="waiting" {
@@ -27,18 +28,29 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
 }
 
 fn list(statements: &[&Statement]) -> Markup {
-    table("Requests", &[words("Request"), words("State"), words("Asked by"), words("Agreed by"), words("Asked for"), words("Void from")], html! {
-        @for statement in statements {
-            tr {
-                th scope="row" { a href=(path(&["approvals", &statement.id])) { (statement.what) } }
-                td { (state(statement)) }
-                td { (statement.requester) }
-                td { @match &statement.approver { Some(name) => (name), None => span.soft { "–" } } }
-                td { (time(statement.created)) }
-                td { (time(statement.expires)) }
+    table(
+        "Requests",
+        &[
+            words("Request"),
+            words("State"),
+            words("Asked by"),
+            words("Agreed by"),
+            words("Asked for"),
+            words("Void from"),
+        ],
+        html! {
+            @for statement in statements {
+                tr {
+                    th scope="row" { a href=(path(&["approvals", &statement.id])) { (statement.what) } }
+                    td { (state(statement)) }
+                    td { (statement.requester) }
+                    td { @match &statement.approver { Some(name) => (name), None => span.soft { "–" } } }
+                    td { (time(statement.created)) }
+                    td { (time(statement.expires)) }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 fn state(statement: &Statement) -> Markup {
@@ -120,7 +132,9 @@ pub(crate) async fn agree(visit: Visit) -> Result<Outcome, Refusal> {
     let id = visit.segments[0].clone();
     let to = path(&["approvals", &id]);
     let note = match visit.ask(Request::Approve { id, proof: proof(&visit) }).await? {
-        Reply::Exported(done) => format!("Agreed, and done: {} files lie in {}.", done.files.len(), done.folder),
+        Reply::Exported(done) => {
+            format!("Agreed, and done: {} files lie in {}.", done.files.len(), done.folder)
+        }
         _ => "Agreed, and in force.".to_owned(),
     };
     Ok(visit.done(to, note))

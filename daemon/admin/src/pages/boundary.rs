@@ -45,6 +45,18 @@ fn seal(visit: &Visit, status: &Status) -> Markup {
                 }))
                 (parts::fact("Ledger", html! { (count(status.ledger)) " entries" }))
             }
+            @if visit.may(Act::VaultRotate) {
+                details {
+                    summary { "Rotate the root key" }
+                    form.stack method="post" action="/boundary/rotate" {
+                        (token(visit.token()))
+                        p { "Every key is wrapped under a new root, and the old root is forgotten. Work goes on meanwhile; no data is rewritten." }
+                        label for="rotate" { "Type " code { "rotate" } " to do it" }
+                        input #rotate name="typed" required autocomplete="off" autocapitalize="off" spellcheck="false";
+                        button { "Rotate" }
+                    }
+                }
+            }
             @if visit.may(Act::VaultSeal) {
                 details.danger {
                     summary { "Seal the vault now" }
@@ -110,13 +122,20 @@ pub(crate) async fn seal_now(visit: Visit) -> Result<Outcome, Refusal> {
     Ok(Outcome::Go { to: "/unseal".to_owned(), cookies: Vec::new() })
 }
 
+/// Moves every key to a new root, where the word was typed.
+pub(crate) async fn rotate(visit: Visit) -> Result<Outcome, Refusal> {
+    typed(&visit, "rotate")?;
+    let note = match visit.begin(Request::VaultRotate).await? {
+        Some(_) => "The root key is a new one.",
+        None => "The keys are on their way to a new root.",
+    };
+    Ok(visit.done("/boundary".to_owned(), note.to_owned()))
+}
+
 /// Whether what is to be destroyed was named by whoever asks.
 pub(crate) fn typed(visit: &Visit, name: &str) -> Result<(), Refusal> {
     if visit.form.word("typed") == Some(name) {
         return Ok(());
     }
-    Err(Refusal {
-        fault: moat_protocol::control::Fault::Request,
-        message: format!("`{name}` was not typed, so nothing was done"),
-    })
+    Err(Refusal::request(&format!("`{name}` was not typed, so nothing was done")))
 }

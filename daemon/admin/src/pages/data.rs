@@ -51,18 +51,28 @@ fn list(datasets: &[DatasetSummary]) -> Markup {
     if datasets.is_empty() {
         return html! { p.empty { "No dataset is built yet. A run builds the one that its recipe selects." } };
     }
-    let heads = [words("Dataset"), words("First built"), numbers("Records trained on"), numbers("Held back"), numbers("Tokens")];
-    table("Datasets", &heads, html! {
-        @for dataset in datasets {
-            tr {
-                th scope="row" { a href=(path(&["datasets", &dataset.id.to_string()])) { (hash(&dataset.id)) } }
-                td { (time(dataset.built)) }
-                td.n { (short(dataset.train)) }
-                td.n { (short(dataset.held_out)) }
-                td.n { (short(dataset.tokens)) }
+    let heads = [
+        words("Dataset"),
+        words("First built"),
+        numbers("Records trained on"),
+        numbers("Held back"),
+        numbers("Tokens"),
+    ];
+    table(
+        "Datasets",
+        &heads,
+        html! {
+            @for dataset in datasets {
+                tr {
+                    th scope="row" { a href=(path(&["datasets", &dataset.id.to_string()])) { (hash(&dataset.id)) } }
+                    td { (time(dataset.built)) }
+                    td.n { (short(dataset.train)) }
+                    td.n { (short(dataset.held_out)) }
+                    td.n { (short(dataset.tokens)) }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 fn compare(visit: &Visit, datasets: &[DatasetSummary]) -> Markup {
@@ -264,7 +274,11 @@ pub(crate) async fn diff(visit: Visit) -> Result<Outcome, Refusal> {
 }
 
 fn same(diff: &DatasetDiff) -> Markup {
-    let what = [("selection and split", diff.same_recipe), ("curation rules", diff.same_rules), ("tokenizer", diff.same_tokenizer)];
+    let what = [
+        ("selection and split", diff.same_recipe),
+        ("curation rules", diff.same_rules),
+        ("tokenizer", diff.same_tokenizer),
+    ];
     html! {
         ul.inline { @for (name, same) in what { li { @if same { (chip("good", &format!("same {name}"))) } @else { (chip("waits", &format!("other {name}"))) } } } }
     }

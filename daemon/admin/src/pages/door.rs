@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use moat_protocol::control::{Fault, Key, Proof, Seal, Secret};
 
 use crate::draw::{parts, token};
-use crate::form::{SESSION, STRANGER, forget_cookie, set_cookie};
+use crate::form::{BACK, SESSION, STRANGER, forget_cookie, set_cookie};
 use crate::live;
 use crate::routes::Needs;
 use crate::site::{Outcome, Page, Visit};
@@ -236,6 +236,10 @@ pub(crate) async fn sign_in(visit: Visit) -> Result<Outcome, Refusal> {
     let field = |name: &str| visit.form.get(name).unwrap_or_default().to_owned();
     let name = visit.form.word("name").unwrap_or_default().to_owned();
     let code: String = field("code").chars().filter(|letter| !letter.is_whitespace()).collect();
+    if name.is_empty() || code.is_empty() {
+        let words = "Give account, password and code.".to_owned();
+        return Ok(draw(&visit, 422, Some(&Said::Bad(words)), None));
+    }
     let proof = Proof { name: Some(name), password: Secret(field("password")), code: Secret(code) };
     if let Err(wait) = visit.site.sign_ins.enter(visit.from, Instant::now()) {
         return Ok(too_often(&visit, wait));
@@ -250,8 +254,8 @@ pub(crate) async fn sign_in(visit: Visit) -> Result<Outcome, Refusal> {
             }
             let id = visit.site.sessions.begin(person, seals, Instant::now());
             let id = id.map_err(|error| Refusal { fault: Fault::Internal, message: error.to_string() })?;
-            let cookies = vec![set_cookie(SESSION, &id), forget_cookie(STRANGER)];
-            Ok(Outcome::Go { to: "/".to_owned(), cookies })
+            let cookies = vec![set_cookie(SESSION, &id), forget_cookie(STRANGER), forget_cookie(BACK)];
+            Ok(Outcome::Go { to: visit.back.unwrap_or_else(|| "/".to_owned()), cookies })
         }
         Err(refusal) if matches!(refusal.fault, Fault::Internal | Fault::Sealed) => Err(refusal),
         Err(_) => {

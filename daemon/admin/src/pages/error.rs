@@ -67,5 +67,7 @@ pub(crate) fn refused(refusal: &Refusal, done: bool) -> Outcome {
     if let Some(first) = sentence.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    told(refusal.status(), &format!("{sentence}."))
+    // What an address names and is not there is a page that is not there.
+    let status = if refusal.fault == Fault::Request && !done { 404 } else { refusal.status() };
+    told(status, &format!("{sentence}."))
 }

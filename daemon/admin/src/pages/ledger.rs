@@ -74,9 +74,21 @@ fn entries(visit: &Visit, page: &LedgerPage) -> Markup {
     if page.entries.is_empty() {
         return html! { p.empty { "There is no such entry." } };
     }
-    table("Entries", &[numbers("No."), words("When"), words("Who"), words("Act"), words("Phase"), words("On what, and facts"), words("")], html! {
-        @for entry in &page.entries { (row(visit, entry)) }
-    })
+    table(
+        "Entries",
+        &[
+            numbers("No."),
+            words("When"),
+            words("Who"),
+            words("Act"),
+            words("Phase"),
+            words("On what, and facts"),
+            words(""),
+        ],
+        html! {
+            @for entry in &page.entries { (row(visit, entry)) }
+        },
+    )
 }
 
 fn row(visit: &Visit, entry: &LedgerEntry) -> Markup {

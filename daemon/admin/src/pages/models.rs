@@ -55,7 +55,10 @@ pub(crate) async fn model(visit: Visit) -> Result<Outcome, Refusal> {
     let name = visit.segments[0].clone();
     let run = reply_of!(visit.ask(Request::Run { name }).await?, Reply::Run(run) => run);
     let Some(report) = &run.edge else {
-        return Err(Refusal::request(&format!("run {} has no model yet: its edge is not measured", run.name)));
+        return Err(Refusal::request(&format!(
+            "run {} has no model yet: its edge is not measured",
+            run.name
+        )));
     };
     let body = html! {
         p.trail { a href="/models" { "Models" } }
@@ -70,9 +73,22 @@ pub(crate) async fn model(visit: Visit) -> Result<Outcome, Refusal> {
 /// The edge, all in all and by source, with its intervals.
 pub(crate) fn edges(report: &EdgeReport) -> Markup {
     let with_interval = |edge: &SourceEdge| edge.edge;
-    let all = report.sources.values().chain([&report.all]).filter_map(with_interval).chain([report.forgetting.lost]);
+    let all = report
+        .sources
+        .values()
+        .chain([&report.all])
+        .filter_map(with_interval)
+        .chain([report.forgetting.lost]);
     let reach = all.flat_map(|edge| [edge.low.abs(), edge.high.abs()]).fold(1e-9, f64::max) * 1.1;
-    let heads = [words("On"), numbers("Records"), numbers("Size"), numbers("Base"), numbers("Tuned"), numbers("Saved"), words("")];
+    let heads = [
+        words("On"),
+        numbers("Records"),
+        numbers("Size"),
+        numbers("Base"),
+        numbers("Tuned"),
+        numbers("Saved"),
+        words(""),
+    ];
     html! {
         p.soft { "Bits per byte on what was held back, with intervals of " (format!("{:.0}", report.confidence * 100.0))
             "\u{202f}% from " (count(u64::from(report.resamples))) " resamples. Fewer bits are better." }
@@ -165,5 +181,8 @@ pub(crate) async fn ask_export(visit: Visit) -> Result<Outcome, Refusal> {
     let recipient = visit.form.word("recipient").map(ToOwned::to_owned);
     let request = Request::Export { run, folder, recipient, proof: proof(&visit) };
     let statement = reply_of!(visit.ask(request).await?, Reply::Statement(statement) => statement);
-    Ok(visit.done(path(&["approvals", &statement.id]), "It is asked for, and waits for somebody else.".to_owned()))
+    Ok(visit.done(
+        path(&["approvals", &statement.id]),
+        "It is asked for, and waits for somebody else.".to_owned(),
+    ))
 }

@@ -8,7 +8,6 @@ use moat_rights::Act;
 use super::door;
 use crate::Refusal;
 use crate::draw::parts::{self, bytes, chip, count, numbers, short, table, time, words};
-use crate::form::path;
 use crate::live;
 use crate::routes::Needs;
 use crate::site::{Outcome, Page, Visit, reply_of};
@@ -243,9 +242,4 @@ pub(crate) fn state(source: &SourceStatus) -> Markup {
         (_, _, Some(at)) => html! { (chip("good", "in step")) " " span.soft { (time(at)) } },
         (_, _, None) => chip("quiet", "not scanned yet"),
     }
-}
-
-/// The address of a thing's page.
-pub(crate) fn to(kind: &str, name: &str) -> String {
-    path(&[kind, name])
 }

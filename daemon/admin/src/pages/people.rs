@@ -30,42 +30,50 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
 }
 
 fn list(accounts: &[Account]) -> Markup {
-    table("Accounts", &[words("Account"), words("Roles"), words("Since"), words("User of the machine"), words("State")], html! {
-        @for account in accounts {
-            tr {
-                th scope="row" { a href=(path(&["people", &account.name])) { (account.name) } }
-                td { @if account.roles.is_empty() { span.soft { "none" } } @else { (account.roles.join(", ")) } }
-                td { (time(account.roles_since)) }
-                td { @match account.uid { Some(uid) => (uid), None => span.soft { "none" } } }
-                td { @if account.enabled { (chip("good", "enabled")) } @else { (chip("quiet", "disabled")) } }
+    table(
+        "Accounts",
+        &[words("Account"), words("Roles"), words("Since"), words("User of the machine"), words("State")],
+        html! {
+            @for account in accounts {
+                tr {
+                    th scope="row" { a href=(path(&["people", &account.name])) { (account.name) } }
+                    td { @if account.roles.is_empty() { span.soft { "none" } } @else { (account.roles.join(", ")) } }
+                    td { (time(account.roles_since)) }
+                    td { @match account.uid { Some(uid) => (uid), None => span.soft { "none" } } }
+                    td { @if account.enabled { (chip("good", "enabled")) } @else { (chip("quiet", "disabled")) } }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 fn key_list(visit: &Visit, keys: &[ApiKey]) -> Markup {
     if keys.is_empty() {
         return html! { p.empty { "No API key. Tools show one to ask models or to start runs." } };
     }
-    table("API keys", &[words("Key"), words("Owner"), words("For"), words("Void from"), words("Served today"), words("")], html! {
-        @for key in keys {
-            tr {
-                th scope="row" { (key.name) " " code.soft { (key.id) } }
-                td { (key.owner) }
-                td { (key.scope.join(", ")) }
-                td { (time(key.expires)) }
-                td { @match key.cap { Some(cap) => { (bytes(key.served)) " of " (bytes(cap)) }, None => span.soft { "–" } } }
-                td {
-                    @if key.revoked.is_some() { (chip("quiet", "revoked")) } @else {
-                        form method="post" action={ (path(&["keys", &key.id])) "/revoke" } {
-                            (token(visit.token()))
-                            button.link { "Revoke" span.unseen { " " (key.name) } }
+    table(
+        "API keys",
+        &[words("Key"), words("Owner"), words("For"), words("Void from"), words("Served today"), words("")],
+        html! {
+            @for key in keys {
+                tr {
+                    th scope="row" { (key.name) " " code.soft { (key.id) } }
+                    td { (key.owner) }
+                    td { (key.scope.join(", ")) }
+                    td { (time(key.expires)) }
+                    td { @match key.cap { Some(cap) => { (bytes(key.served)) " of " (bytes(cap)) }, None => span.soft { "–" } } }
+                    td {
+                        @if key.revoked.is_some() { (chip("quiet", "revoked")) } @else {
+                            form method="post" action={ (path(&["keys", &key.id])) "/revoke" } {
+                                (token(visit.token()))
+                                button.link { "Revoke" span.unseen { " " (key.name) } }
+                            }
                         }
                     }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 fn new_key(visit: &Visit) -> Markup {
@@ -185,7 +193,8 @@ pub(crate) async fn ask_roles(visit: Visit) -> Result<Outcome, Refusal> {
     let roles = roles.map(|role| role.word().to_owned()).collect();
     let request = Request::AccountRoles { name: visit.segments[0].clone(), roles, proof: proof(&visit) };
     let statement = reply_of!(visit.ask(request).await?, Reply::Statement(statement) => statement);
-    Ok(visit.done(path(&["approvals", &statement.id]), "It is asked for, and waits for an approver.".to_owned()))
+    Ok(visit
+        .done(path(&["approvals", &statement.id]), "It is asked for, and waits for an approver.".to_owned()))
 }
 
 /// Disables an account.

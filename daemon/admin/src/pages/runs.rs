@@ -114,7 +114,9 @@ impl Told {
     fn hear(&mut self, update: Update) {
         match update {
             Update::RunState { state, .. } => (self.state, self.doing) = (state, String::new()),
-            Update::Building { records, of } => self.doing = format!("{} of {} records", count(records), count(of)),
+            Update::Building { records, of } => {
+                self.doing = format!("{} of {} records", count(records), count(of))
+            }
             Update::Run { progress, .. } => self.progress(progress),
             Update::Curating { .. } => {}
         }
@@ -124,14 +126,30 @@ impl Told {
         match progress {
             Progress::Preparing { doing } => self.doing = doing,
             Progress::Training { steps, .. } => (self.planned, self.doing) = (Some(steps), String::new()),
-            Progress::Step { step, steps, loss, gradient_norm, learning_rate, tokens, tokens_per_second, .. } => {
+            Progress::Step {
+                step,
+                steps,
+                loss,
+                gradient_norm,
+                learning_rate,
+                tokens,
+                tokens_per_second,
+                ..
+            } => {
                 self.planned = Some(steps);
                 self.doing.clear();
                 // After a restart steps since the last checkpoint are done again.
                 self.points.retain(|point| point.step < step);
                 let (memory, seconds_left) = (0, 0.0);
                 self.points.push(StepPoint {
-                    step, loss, gradient_norm, learning_rate, tokens, tokens_per_second, memory, seconds_left,
+                    step,
+                    loss,
+                    gradient_norm,
+                    learning_rate,
+                    tokens,
+                    tokens_per_second,
+                    memory,
+                    seconds_left,
                 });
             }
             Progress::Examined { done, of, .. } => self.examined = Some((done, of)),
@@ -143,14 +161,19 @@ impl Told {
 /// How a run goes on: state, progress, curves.
 fn course(told: &Told) -> Markup {
     let last = told.points.last();
-    let series = |value: fn(&StepPoint) -> f64| -> Vec<_> { told.points.iter().map(|point| (point.step, value(point))).collect() };
+    let series = |value: fn(&StepPoint) -> f64| -> Vec<_> {
+        told.points.iter().map(|point| (point.step, value(point))).collect()
+    };
     let loss = series(|point| point.loss);
     let norm = series(|point| point.gradient_norm);
     let rate = series(|point| point.learning_rate);
-    let speed: Vec<_> = series(|point| point.tokens_per_second).into_iter().filter(|(_, speed)| *speed > 0.0).collect();
+    let speed: Vec<_> =
+        series(|point| point.tokens_per_second).into_iter().filter(|(_, speed)| *speed > 0.0).collect();
     let active = is_active(told.state);
     let until = told.planned.filter(|_| active);
-    let draw = |title, unit, points: &[(u64, f64)], marks: &[(u64, f64)], smooth| curve(&Curve { title, unit, points, marks, until, smooth });
+    let draw = |title, unit, points: &[(u64, f64)], marks: &[(u64, f64)], smooth| {
+        curve(&Curve { title, unit, points, marks, until, smooth })
+    };
     html! {
         div.progress {
             (chip(tone(told.state.word()), told.state.word()))
@@ -265,7 +288,9 @@ const RECIPE: &str = "name = \"first\"\nbase = \"\"\nseed = 1\n\n[selection]\nso
 fn recipe_page(visit: &Visit, bases: &[Base], text: &str, faults: Option<Vec<String>>) -> Outcome {
     let status = if faults.is_some() { 422 } else { 200 };
     let text = match bases.first() {
-        Some(base) if text.contains("base = \"\"") => text.replace("base = \"\"", &format!("base = \"{}\"", base.name)),
+        Some(base) if text.contains("base = \"\"") => {
+            text.replace("base = \"\"", &format!("base = \"{}\"", base.name))
+        }
         _ => text.to_owned(),
     };
     let body = html! {

@@ -9,8 +9,8 @@ use moat_contracts::{
     TrainOutcome,
 };
 use moat_protocol::control::{
-    Base, Canary, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run, RunState,
-    Seal, SourceStatus, Statement, Status, Twin, Why, WhyRecord,
+    Base, Canary, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run,
+    RunState, Seal, SourceStatus, Statement, Status, Twin, Why, WhyRecord,
 };
 
 use super::{View, reply};
@@ -401,6 +401,8 @@ fn run() -> Run {
         base: Some(digest(7)),
         created: DAY,
         steps: 600,
+        planned: None,
+        course: Course::default(),
         outcome: Some(TrainOutcome {
             steps: 600,
             tokens: 1_228_800,

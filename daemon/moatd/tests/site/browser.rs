@@ -77,7 +77,11 @@ impl Browser {
         let seen = self.curl(arguments, path);
         for line in seen.text.lines().filter_map(|line| line.strip_prefix("set-cookie: ")) {
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
-            self.cookies.borrow_mut().insert(name.to_owned(), value.to_owned());
+            // What is to be forgotten is sent empty.
+            match value {
+                "" => self.cookies.borrow_mut().remove(name),
+                value => self.cookies.borrow_mut().insert(name.to_owned(), value.to_owned()),
+            };
         }
         if let Some(token) = seen.text.split("name=\"token\" value=\"").nth(1) {
             *self.token.borrow_mut() = token.split('"').next().unwrap().to_owned();
@@ -125,7 +129,7 @@ impl Browser {
             let fields =
                 [("name", person.name.as_str()), ("password", &proof.password.0), ("code", &proof.code.0)];
             let seen = self.send("/sign-in", &fields);
-            if (seen.status, seen.leads_to()) == (303, Some("/")) {
+            if seen.status == 303 {
                 break;
             }
         }
