@@ -35,7 +35,8 @@ pub(crate) fn curve(curve: &Curve<'_>) -> Markup {
     };
     let all = || sound.iter().chain(&beside).map(|(_, value)| *value);
     let (low, high) = room(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
-    let begin = sound.first().map_or(0, |(step, _)| *step);
+    // Curves of one run begin together.
+    let begin = 1;
     let end = until.unwrap_or(last).max(last).max(begin + 1);
     let x = |step: u64| (step.saturating_sub(begin)) as f64 / (end - begin) as f64 * WIDE;
     let y = |value: f64| (high - value) / (high - low) * HIGH;

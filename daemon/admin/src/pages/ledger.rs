@@ -101,7 +101,7 @@ fn row(visit: &Visit, entry: &LedgerEntry) -> Markup {
         tr {
             td.n { (count(entry.index)) }
             td { (time_of_milliseconds(entry.time)) }
-            th scope="row" { (entry.who) @if let Some(uid) = entry.uid { " " span.soft { "user " (uid) } } }
+            th.who scope="row" { (entry.who) @if let Some(uid) = entry.uid { " " span.soft { "user " (uid) } } }
             td { code { (entry.act) } }
             td { (chip(tone, &entry.phase)) }
             td.facts-of { @for (name, value) in entry.on.iter().chain(&entry.detail) { span { span.soft { (name) } " " (shortened(value)) } } }

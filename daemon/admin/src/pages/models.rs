@@ -47,7 +47,11 @@ fn row(run: &Run) -> Markup {
 }
 
 fn verdict(report: &EdgeReport) -> Markup {
-    if report.has_edge { chip("good", "better than its base") } else { chip("waits", "no edge") }
+    match (report.has_edge, report.all.edge) {
+        (true, _) => chip("good", "better than its base"),
+        (false, Some(_)) => chip("waits", "no edge"),
+        (false, None) => chip("quiet", "too little held back to know"),
+    }
 }
 
 /// One model.

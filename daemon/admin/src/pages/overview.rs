@@ -46,7 +46,7 @@ pub(crate) async fn status(visit: &Visit) -> Result<Status, Refusal> {
 
 fn draw(visit: &Visit, status: &Status) -> Markup {
     html! {
-        (line(status))
+        (line(visit, status))
         div.columns {
             (waits(visit, status))
             (wrong(visit, status))
@@ -55,11 +55,11 @@ fn draw(visit: &Visit, status: &Status) -> Markup {
     }
 }
 
-/// One place on the line.
-fn station(title: &str, big: impl Render, under: impl Render) -> Markup {
+/// One place on the line, with the page that tells more for whoever may see it.
+fn station(title: &str, page: Option<&str>, big: impl Render, under: impl Render) -> Markup {
     html! {
         li.station {
-            h2 { (title) }
+            h2 { @match page { Some(page) => a href=(page) { (title) }, None => (title) } }
             p.big { (big) }
             div.under { (under) }
         }
@@ -91,36 +91,36 @@ fn sum(status: &Status) -> Sum {
     sum
 }
 
-fn line(status: &Status) -> Markup {
+fn line(visit: &Visit, status: &Status) -> Markup {
     let sum = sum(status);
     let made = &status.made;
     let records = sum.kept + sum.redacted + sum.dropped;
     let runs: u64 = made.runs.values().sum();
     html! {
         ol.line aria-label="The line from sources to answers" {
-            (station("Sources", count(status.sources.len() as u64), html! {
+            (station("Sources", Some("/sources"), count(status.sources.len() as u64), html! {
                 p { (short(sum.documents)) " documents" }
                 p { (bytes(sum.bytes)) }
                 @if sum.scanning > 0 { p { (chip("live", &format!("{} scanning", sum.scanning))) } }
             }))
-            (station("Records", short(records), html! {
+            (station("Records", Some("/data"), short(records), html! {
                 (parts::proportions("Records", &[("kept", sum.kept, "good"), ("redacted", sum.redacted, "waits"), ("dropped", sum.dropped, "quiet")]))
                 p.key { span.good { (short(sum.kept)) " kept" } }
                 p.key { span.waits { (short(sum.redacted)) " redacted" } }
                 p.key { span.quiet { (short(sum.dropped)) " dropped" } }
             }))
-            (station("Datasets", count(made.datasets), html! {
+            (station("Datasets", Some("/data"), count(made.datasets), html! {
                 @if made.datasets > 0 { p { (short(made.tokens)) " tokens in the newest" } } @else { p { "none built yet" } }
             }))
-            (station("Runs", count(runs), html! {
+            (station("Runs", Some("/runs"), count(runs), html! {
                 @for (state, number) in &made.runs { p.key { span class=(tone(state)) { (count(*number)) " " (state) } } }
                 @if runs == 0 { p { "none yet" } }
             }))
-            (station("Models", count(made.models), html! {
+            (station("Models", visit.may(Act::EdgeRead).then_some("/models"), count(made.models), html! {
                 @if made.models > 0 { p { (count(made.better)) " with an edge" } } @else { p { "none measured yet" } }
                 @if let Some(newest) = &made.newest { p { (newest.run) ": " (edge(newest.edge.as_ref())) } }
             }))
-            (station("Answers", short(made.answers), html! {
+            (station("Answers", visit.may(Act::ModelAsk).then_some("/playground"), short(made.answers), html! {
                 p { "since " (parts::duration(status.uptime)) }
             }))
         }
@@ -158,7 +158,7 @@ fn waits(visit: &Visit, status: &Status) -> Markup {
             ul.list {
                 @if status.waiting > 0 {
                     li { (chip("waits", &count(status.waiting))) " "
-                        @if status.waiting == 1 { "request needs" } @else { "requests need" } " a second person"
+                        @if status.waiting == 1 { "request needs" } @else { "requests need" } " a second person: " a href="/approvals" { "Approvals" }
                         @if !visit.may(Act::ExportApprove) { span.soft { " – an approver" } } }
                 }
                 @if stopped > 0 { li { (chip("waits", &count(stopped))) " stopped " @if stopped == 1 { "run" } @else { "runs" } } }

@@ -252,7 +252,7 @@ fn steps(points: &[StepPoint]) -> Markup {
     html! {
         @if !points.is_empty() {
             details {
-                summary { "Steps" @if every > 1 { span.soft { " every " (every) "th" } } }
+                summary { "Steps" @if every > 1 { span.soft { " one in " (every) } } }
                 (table("Steps", &[numbers("Step"), numbers("Loss"), numbers("Gradient norm"), numbers("Learning rate"), numbers("Tokens")], html! {
                     @for (_, point) in shown {
                         tr {
