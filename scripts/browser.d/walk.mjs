@@ -120,7 +120,7 @@ try {
     const shown = document.querySelector(".progress strong");
     return shown && Number(shown.textContent.replaceAll(",", "")) > reached;
   }, reached, { timeout: 240000 });
-  await ada.waitForSelector("#edge", { timeout: 480000 });
+  await ada.waitForSelector("#edge", { timeout: 120000 });
   await look(ada, "a run that is done");
 
   step("what it became");
