@@ -6,7 +6,7 @@ host_address=10.213.7.1 address=10.213.7.2
 # Not among those that moatd.socket admits (RFC 5737).
 foreign_address=203.0.113.9
 port=8443
-leader='' init='' capture=''
+leaders=() init='' second='' capture='' cached=''
 
 # can_boot   whether this machine lets containers be booted; `reason` says why not.
 can_boot() {
@@ -17,9 +17,9 @@ can_boot() {
     [ -z "$reason" ]
 }
 
-# make_root   a fresh copy of the cached file system in $work/root.
-make_root() {
-    local release mirror cached
+# cache_root   makes Debian's base system, once, and says in `cached` where it lies.
+cache_root() {
+    local release mirror
     release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     cached=$cache/$release
     if [ ! -d "$cached" ]; then
@@ -34,6 +34,11 @@ make_root() {
             >"$work/debootstrap.log" 2>&1 || { tail -n 20 "$work/debootstrap.log" >&2; skip "debootstrap failed"; }
         mv "$cached.new" "$cached"
     fi
+}
+
+# make_root   a fresh copy of the cached file system in $work/root.
+make_root() {
+    cache_root
     cp -a --reflink=auto "$cached" "$work/root"
     # Moat's state on a disk of its own, small enough to be filled.
     truncate -s 320M "$work/state.img"
@@ -43,26 +48,32 @@ make_root() {
     rmdir "$work/state/lost+found"
 }
 
-# boot   starts the container's systemd and waits until it is up; captures packets from before anything of Moat's runs.
-boot() {
+# boot_machine NAME ROOT ARGUMENT...   boots a container: `init` is its first process, and `leaders` has one more.
+boot_machine() {
     # nspawn knows these system calls for ones that a container may not need: the BPF programs behind IPAddressDeny, the
     # keyring, and Landlock.
     local calls="bpf perf_event_open @keyring landlock_create_ruleset landlock_add_rule landlock_restrict_self"
-    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$work/root" --machine=$machine --boot \
-        --register=no --keep-unit --network-veth --link-journal=no --console=pipe --capability=all \
-        --system-call-filter="$calls" --bind="$work/state:/var/lib/moat" \
-        </dev/null >"$work/console.log" 2>&1 &
+    local name=$1 root=$2 leader tries
+    shift 2
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$root" --machine="$name" --boot \
+        --register=no --keep-unit --link-journal=no --console=pipe --capability=all --system-call-filter="$calls" "$@" \
+        </dev/null >"$work/$name.console" 2>&1 &
     leader=$!
-    local tries
+    leaders+=("$leader")
     for tries in $(seq 300); do
         init=$(awk '{ print $1 }' "/proc/$leader/task/$leader/children" 2>/dev/null || true)
         [ -n "$init" ] && [ -S "/proc/$init/root/run/systemd/private" ] && within systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
-        kill -0 $leader 2>/dev/null || { cat "$work/console.log" >&2; skip "systemd-nspawn cannot boot a container here"; }
+        kill -0 $leader 2>/dev/null || { cat "$work/$name.console" >&2; skip "systemd-nspawn cannot boot a container here"; }
         [ "$tries" -lt 300 ] || { within systemctl list-jobs >&2 || true; fail "the container did not come up"; }
         sleep 0.2
     done
-    connect_container
     echo "   $(within systemctl --version | head -n 1), up"
+}
+
+# boot   starts the container and captures packets from before anything of Moat's runs.
+boot() {
+    boot_machine $machine "$work/root" --network-veth --bind="$work/state:/var/lib/moat"
+    connect_container
 }
 
 # in_network COMMAND...   this machine's programs in the container's network.
@@ -146,11 +157,14 @@ finish() {
         within journalctl --boot --no-pager --lines=60 >&2 || true
     fi
     if [ $keep = 1 ] && [ -n "$init" ]; then
-        echo "the container runs on: nsenter --target $init --all; end it with: kill $leader; umount $work/state; rm -r $work"
+        echo "the container runs on: nsenter --target $init --all; end it with: kill ${leaders[*]}; umount $work/state; rm -r $work"
         exit "$1"
     fi
     [ -z "$capture" ] || kill "$capture" 2>/dev/null || true
-    if [ -n "$leader" ] && kill "$leader" 2>/dev/null; then wait "$leader" 2>/dev/null || true; fi
+    local leader
+    for leader in "${leaders[@]}"; do
+        ! kill "$leader" 2>/dev/null || wait "$leader" 2>/dev/null || true
+    done
     umount "$work/state" 2>/dev/null || true
     rm -rf --one-file-system "$work"
     exit "$1"

@@ -2,6 +2,7 @@
 
 source=documentation
 sources=/srv/documentation
+tree=/srv/tree
 
 install_package() {
     local said
@@ -30,14 +31,24 @@ documents() {
         file=$work/root$sources/$(ls "$work/root$sources" | shuf -n 1)
         printf '\nThe night shift calls this standby %s and writes its state into the book.\n' "$planted" >>"$file"
     done <"$work/planted"
+    # And a repository of somebody else's, with some of them.
+    mkdir -p "$work/root$tree"
+    find "$work/root$sources" -type f | LC_ALL=C sort | awk 'NR % 10 == 1' | while read -r file; do
+        sed 's/$/ /' "$file" >"$work/root$tree/tree-$(basename "$file")"
+    done
+    git -C "$work/root$tree" init --quiet
+    git -C "$work/root$tree" add .
+    git -C "$work/root$tree" -c user.name=Ada -c user.email=ada@site.example -c commit.gpgsign=false commit --quiet --message "Begin"
+    chown -R 60001:60001 "$work/root$tree"
     [ "$(find "$work/root$sources" -type f | wc -l)" -ge 40 ] || fail "this machine has too few documents for a run"
 }
 
 configure() {
     documents
     mkdir -p "$work/root/etc/systemd/system/moatd.service.d"
-    printf '[Service]\nBindReadOnlyPaths=%s\n' $sources >"$work/root/etc/systemd/system/moatd.service.d/sources.conf"
+    printf '[Service]\nBindReadOnlyPaths=%s %s\n' $sources $tree >"$work/root/etc/systemd/system/moatd.service.d/sources.conf"
     printf '\n[[source]]\nname = "%s"\nkind = "folder"\npath = "%s"\nsettle_seconds = 0\n' $source $sources >>"$work/root/etc/moat/moat.toml"
+    printf '\n[[source]]\nname = "tree"\nkind = "git"\npath = "%s"\n' $tree >>"$work/root/etc/moat/moat.toml"
     within install -d -m 700 /etc/credstore.encrypted
     within sh -c 'head -c 32 /dev/urandom | systemd-creds encrypt --name=moat-kek - /etc/credstore.encrypted/moat-kek' 2>"$work/creds.log" ||
         { cat "$work/creds.log" >&2; fail "the key cannot be made"; }
@@ -72,6 +83,9 @@ the_line() {
     kept=$(moat --json scan 2>/dev/null | jq '[.value.sources[].verdicts.kept] | add')
     [ "$kept" -gt 0 ] || fail "no record was kept"
     held "$kept records kept"
+    kept=$(moat --json status | jq '.value.sources.tree.present')
+    [ "$kept" -gt 0 ] || fail "the repository's documents were not read: $(moat status)"
+    held "$kept documents of a repository of another user's are read"
     short_run line 12 || fail "the run failed"
     run=$(moat --json run list | jq -r '.value | last | .name')
     [ "$(run_state "$run")" = done ] || fail "run $run is $(run_state "$run")"

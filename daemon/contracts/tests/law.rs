@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("moat-catalog", 1),
     ("moat-template", 1),
     ("moat-ledger", 1),
+    ("moat-bundle", 1),
     ("moat-rights", 1),
     ("moat-edge", 1),
     ("moat-tensor", 1),

@@ -207,14 +207,20 @@ impl Ledger {
         }
     }
 
-    /// Does something while the ledger's files stand still, to copy them say. Whoever appends meanwhile waits.
-    pub fn while_still<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _unsigned = self.signer();
+    /// Signs the ledger and does something while its files stand still, all of them under that checkpoint: to copy them,
+    /// say. Whoever appends meanwhile waits.
+    ///
+    /// # Errors
+    /// As [`Ledger::checkpoint`].
+    pub fn while_still<T>(&self, work: impl FnOnce() -> T) -> Result<T, LedgerError> {
+        let mut signer = self.signer();
         let mut state = self.state();
         while state.writer.is_none() {
             state = self.turned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        work()
+        self.hashes.sync()?;
+        signer.sign(state.durable.frontier.size(), state.durable.frontier.root())?;
+        Ok(work())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

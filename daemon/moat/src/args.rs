@@ -1,11 +1,15 @@
 //! The command line.
 
+mod bundle;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use moat_contracts::Sampling;
 
 use crate::exit;
+
+pub(crate) use bundle::{Bundle, BundleKey, Pack, Sign};
 
 /// Curates private training sets, tunes open models on them, and measures how much better they became.
 #[derive(Debug, Parser)]
@@ -84,6 +88,9 @@ pub(crate) enum Verb {
     /// Read, prove and verify the record of every act.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Make, sign, verify and install offline bundles, without moatd.
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// Copy everything that moatd keeps, sealed as it is, into a new folder in one of boundary.backups.
     Backup {
         /// The folder, which must not exist.
@@ -515,6 +522,14 @@ mod tests {
             "ledger receipt 4",
             "ledger check-receipt proof.txt --key moat+1+2",
             "ledger verify ledger --key moat+1+2 --witness w",
+            "bundle key create ada.key",
+            "bundle keys a.pub b.pub c.pub --threshold 2 --version 1 --to release-keys.json --expires 2030-01-01",
+            "bundle pack made --number 7 --version 0.2.0 --expires 2027-06-30 --keys k.json --to moat-0.2.0.bundle",
+            "bundle sign moat-0.2.0.bundle --key ada.key",
+            "bundle sign moat-0.2.0.bundle --signature ben.json",
+            "bundle sign manifest.json --key ben.key --to ben.json",
+            "bundle verify moat-0.2.0.bundle --keys release-keys.json",
+            "bundle install moat-0.2.0.bundle",
             "backup /srv/backups/monday",
             "restore /srv/backups/monday /var/lib/moat",
             "shutdown",
@@ -541,6 +556,11 @@ mod tests {
             "key create ide",
             "vault init --shares 6/5",
             "vault init --credential --shares 2/3",
+            "bundle pack made --number 7 --version 0.2 --expires 2027-06-30 --keys k.json --to b",
+            "bundle pack made --number 7 --version 0.2.0 --expires soon --keys k.json --to b",
+            "bundle pack made --number 7 --version 0.2.0 --expires 2027-06-30 --to b",
+            "bundle sign b",
+            "bundle sign b --key k --signature s",
         ] {
             let words = std::iter::once("moat").chain(line.split_whitespace());
             assert!(Arguments::try_parse_from(words).is_err(), "{line}");

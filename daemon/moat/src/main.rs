@@ -1,6 +1,7 @@
 //! `moat`: the command line. It holds nothing itself: it asks moatd over a socket, and shows what moatd answers.
 
 mod args;
+mod bundle;
 mod check;
 mod connect;
 mod exit;
@@ -69,6 +70,7 @@ fn perform(output: &Output, arguments: &Arguments) -> Result<Exit, Failure> {
         Verb::Check(asked) => return check::check(output, asked, arguments.config.as_deref()),
         Verb::Verify { folder } => return verify::verify(output, folder),
         Verb::Restore { backup, state } => return restore::restore(output, backup, state),
+        Verb::Bundle(verb) => return bundle::perform(output, verb),
         Verb::Ledger(Ledger::Verify { folder, key, witness }) => {
             return ledger::check(output, folder, key, witness.as_deref());
         }

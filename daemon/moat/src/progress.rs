@@ -12,6 +12,9 @@ use crate::exit::{Exit, Failure};
 use crate::output::notice;
 use crate::render::text::{bytes, clean, count, duration, fixed, parameters};
 
+/// The unit that is told in KiB, MiB and so on.
+const BYTE: &str = "byte";
+
 /// The time between two plain lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
@@ -94,6 +97,12 @@ impl Progress {
         Ok(())
     }
 
+    /// Shows how many bytes of how many are done of something that needs no moatd.
+    pub(crate) fn bytes(&mut self, phase: &str, done: u64, of: u64) {
+        let part = Part { phase: phase.to_owned(), unit: BYTE, done, of: Some(of), words: String::new() };
+        self.part(&part);
+    }
+
     /// Takes the bar away, so that what follows stands on a clean line.
     pub(crate) fn end(&mut self) {
         if let Mode::Bar(bar) = &mut self.mode
@@ -133,7 +142,10 @@ impl Progress {
                 let due = pace.told.is_none_or(|told| told.elapsed() >= BETWEEN_LINES);
                 if due || part.of == Some(part.done) {
                     pace.told = Some(Instant::now());
-                    notice(&format!("{}: {}\n", part.phase, line(part, &facts)));
+                    notice(&match self.mode {
+                        Mode::Json => json(part),
+                        _ => format!("{}: {}\n", part.phase, line(part, &facts)),
+                    });
                 }
             }
         }
@@ -142,6 +154,7 @@ impl Progress {
 
 fn new_bar(part: &Part) -> ProgressBar {
     let template = match part.of {
+        Some(_) if part.unit == BYTE => "{prefix} [{bar:24}] {msg}",
         Some(_) => "{prefix} [{bar:24}] {human_pos}/{human_len} {msg}",
         None => "{prefix} {spinner} {human_pos} {msg}",
     };
@@ -153,8 +166,17 @@ fn new_bar(part: &Part) -> ProgressBar {
     bar
 }
 
+/// A part in the form of moatd's updates.
+fn json(part: &Part) -> String {
+    let value = serde_json::json!({ "doing": part.phase, "bytes": part.done, "of": part.of });
+    format!("{}\n", serde_json::json!({ "update": "part", "value": value }))
+}
+
 /// `step 12 of 600, loss 3.210, …`
 fn line(part: &Part, facts: &str) -> String {
+    if part.unit == BYTE {
+        return facts.to_owned();
+    }
     let of = part.of.map(|of| format!(" of {}", count(of))).unwrap_or_default();
     let comma = if facts.is_empty() { "" } else { ", " };
     format!("{} {}{of}{comma}{facts}", part.unit, count(part.done))
@@ -163,6 +185,10 @@ fn line(part: &Part, facts: &str) -> String {
 /// Words, rate and time left.
 fn facts(part: &Part, elapsed: Duration, first: u64) -> String {
     let mut facts = Vec::new();
+    if part.unit == BYTE {
+        let of = part.of.map(|of| format!(" of {}", bytes(of))).unwrap_or_default();
+        facts.push(format!("{}{of}", bytes(part.done)));
+    }
     if !part.words.is_empty() {
         facts.push(part.words.clone());
     }
@@ -170,8 +196,11 @@ fn facts(part: &Part, elapsed: Duration, first: u64) -> String {
     if done > 0 && elapsed >= SETTLED {
         #[allow(clippy::cast_precision_loss)]
         let rate = done as f64 / elapsed.as_secs_f64();
-        // A training step says its own rate, in tokens.
-        if part.unit != "step" {
+        if part.unit == BYTE {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            facts.push(format!("{}/s", bytes(rate as u64)));
+        } else if part.unit != "step" {
+            // A training step says its own rate, in tokens.
             facts.push(format!("{} {}s/s", fixed(rate, usize::from(rate < 10.0)), part.unit));
         }
         if let Some(left) = part.of.and_then(|of| of.checked_sub(part.done)).filter(|left| *left > 0) {
@@ -231,7 +260,7 @@ mod tests {
     use moat_contracts::Progress as Report;
     use moat_protocol::control::{RunState, Update};
 
-    use super::{Seen, facts, line, seen};
+    use super::{BYTE, Part, Seen, facts, line, seen};
 
     fn shown(update: &Update, seconds: u64, first: u64) -> String {
         match seen(update) {
@@ -279,5 +308,9 @@ mod tests {
             "demo-1: 600 steps on 1.25 M of 14.0 M parameters, going on after step 100"
         );
         assert_eq!(shown(&of_run(Report::Checkpoint { step: 5 }), 0, 0), "");
+        let part =
+            Part { phase: String::new(), unit: BYTE, done: 3 << 20, of: Some(9 << 20), words: String::new() };
+        let told = facts(&part, Duration::from_secs(3), 0);
+        assert_eq!(line(&part, &told), "3.00 MiB of 9.00 MiB, 1.00 MiB/s, 6 s left");
     }
 }

@@ -13,7 +13,7 @@ use crate::secret;
 /// The request for a verb; `None` for one that needs no moatd. Reads recipes and the prompt.
 pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
     let request = match verb {
-        Verb::Check(_) | Verb::Verify { .. } | Verb::Restore { .. } => return Ok(None),
+        Verb::Check(_) | Verb::Verify { .. } | Verb::Restore { .. } | Verb::Bundle(_) => return Ok(None),
         Verb::Ledger(Ledger::Verify { .. } | Ledger::CheckReceipt { .. }) => return Ok(None),
         Verb::Status => Request::Status,
         Verb::Scan => Request::Scan,

@@ -177,7 +177,10 @@ pub(crate) fn tried(process: &str, attempts: &[Attempt]) {
         summarise(daemon);
         return;
     }
-    // First of all: whatever else fails, nothing more is opened.
+    // Whoever sees it sealed sees why; and whatever else fails, nothing more is opened.
+    for way in &open {
+        daemon.raise(format!("a way out of {process} was open: {way}; close it, then unseal"));
+    }
     daemon.seal();
     for way in open {
         error!("a way out of {process} is open, so the vault was sealed: {way}");
@@ -186,7 +189,6 @@ pub(crate) fn tried(process: &str, attempts: &[Attempt]) {
         if let Err(error) = daemon.ledger.append(&act) {
             error!("the open way is not in the ledger: {error}");
         }
-        daemon.raise(format!("a way out of {process} was open: {way}; close it, then unseal"));
     }
 }
 

@@ -87,6 +87,9 @@ impl Daemon {
     ) -> Result<Arc<Self>, Failure> {
         let (state, lock) = State::open(&settings.daemon.state)?;
         let ledger = Ledger::open(&state.ledger(), None).map_err(Failure::internal)?;
+        // Which programs did what follows: an upgrade shows here.
+        let start = Act::new(Who::daemon(), "daemon.start", Phase::Done);
+        ledger.append(&start.detail("version", env!("CARGO_PKG_VERSION")))?;
         let mut held = None;
         if let Ok(vault) = state.safe().vault() {
             record::unseal(&ledger, &vault)?;

@@ -161,6 +161,7 @@ async fn run(
     let intake = intake::start(&daemon)?;
     let runner = tokio::spawn(runs::run_all(daemon.clone()));
     let signer = tokio::spawn(record::checkpoints(daemon.clone()));
+    let expiry = tokio::spawn(answer::statements::expire(daemon.clone()));
     let server = tokio::spawn(control::serve(listener, daemon.clone(), intake.clone()));
     let port = port::open(&daemon, &intake, sockets)?;
     info!("ready at {}", daemon.settings.socket().display());
@@ -183,7 +184,7 @@ async fn run(
     for task in port {
         task.await.map_err(failure::Failure::internal)?;
     }
-    runner.and(intake).and(server).and(signer.await).map_err(failure::Failure::internal)?;
+    runner.and(intake).and(server).and(signer.await).and(expiry.await).map_err(failure::Failure::internal)?;
     if let Err(error) = record::checkpoint(&daemon.ledger, &daemon.settings.ledger.witness) {
         warn!("the ledger's end is not signed: {error}");
     }

@@ -183,6 +183,9 @@ fn a_hole_that_the_canary_finds_seals_the_vault() {
     let alarm = status(&site).alarm.unwrap();
     assert!(alarm.contains("hole.sock"), "{alarm}");
     refused(&site.call(Request::Scan), Fault::Sealed);
+    while ledger(&site, "canary.open").entries.is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let entries = ledger(&site, "canary.open").entries;
     assert!(entries[0].detail["way"].contains("hole.sock") && entries[0].on["process"] == "moatd");
     site.end();
@@ -239,6 +242,16 @@ fn mark(number: u64) -> String {
     format!("mark{:016x}", Random(77 + number).next())
 }
 
+/// Makes a folder a repository with one commit.
+fn commit(folder: &Path, message: &str) {
+    for arguments in [&["init", "--quiet"][..], &["add", "."], &["commit", "--quiet", "--message", message]] {
+        let identity =
+            ["-c", "user.name=Ada", "-c", "user.email=ada@site.example", "-c", "commit.gpgsign=false"];
+        let mut command = std::process::Command::new("git");
+        assert!(command.args(identity).args(arguments).current_dir(folder).status().unwrap().success());
+    }
+}
+
 #[test]
 fn nothing_that_the_company_wrote_stands_in_any_file() {
     let mut site = Site::new();
@@ -265,10 +278,21 @@ fn nothing_that_the_company_wrote_stands_in_any_file() {
         site.write(&format!("table/{index}.csv"), &format!("number,text\n{table}"));
         site.write(&format!("binary/{index}.bin"), &format!("\0\u{1}{}\0", take()));
     }
+    for index in 0..60 {
+        let text = format!("{}The branch calls it {}.\n", prose(&mut Random(7000 + index), 9), take());
+        site.write(&format!("../tree/{}/{index}.txt", take()), &text);
+    }
+    commit(&site.path("tree"), &take());
+    let settings = fs::read_to_string(site.path("moat.toml")).unwrap();
+    let tree = site.path("tree").display().to_string();
+    let source = format!("\n[[source]]\nname = \"tree\"\nkind = \"git\"\npath = \"{tree}\"\n");
+    fs::write(site.path("moat.toml"), settings + &source).unwrap();
     assert!(marks.len() > 1000);
     site.start();
     site.import_base();
     site.scan();
+    let Reply::Status(status) = site.call(Request::Status) else { panic!() };
+    assert_eq!((status.sources["tree"].present, &status.sources["tree"].fault), (60, &None));
     let mut recipe = tiny_recipe(12);
     recipe.train.checkpoint_every = 3;
     let run = site.run(&recipe);
@@ -283,6 +307,8 @@ fn nothing_that_the_company_wrote_stands_in_any_file() {
     site.scan();
     assert!(matches!(site.call(Request::Why { path: "plain/9.txt".to_owned() }), Reply::Why(_)));
     assert!(matches!(site.call(Request::VaultRotate), Reply::Seal(_)));
+    // Nor in files that have no name any more, or never had one.
+    let nameless = site.nameless();
     // Killed rather than ended, so that the write-ahead log stays.
     site.kill();
 
@@ -298,6 +324,10 @@ fn nothing_that_the_company_wrote_stands_in_any_file() {
     each_file(&site.path("state"), &mut check);
     each_file(&site.path("tmp"), &mut check);
     check(&site.path("log"));
+    for (name, content) in nameless {
+        let found = memchr_any(&content);
+        assert!(found.is_none(), "{name} holds {}", found.unwrap());
+    }
     assert!(files > 10 && bytes > 1 << 20, "{files} files, {bytes} bytes");
 
     fn memchr_any(content: &[u8]) -> Option<String> {

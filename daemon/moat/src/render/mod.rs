@@ -2,6 +2,7 @@
 
 mod answer;
 mod base;
+pub(crate) mod bundle;
 mod dataset;
 mod rights;
 mod run;

@@ -12,7 +12,6 @@ use tracing::{info, warn};
 
 use crate::daemon::Daemon;
 use crate::failure::Failure;
-use crate::record;
 
 /// The file of sums, which `moat verify` and `sha256sum --check` read.
 const SUMS: &str = "SHA256SUMS";
@@ -109,9 +108,9 @@ fn fill(daemon: &Daemon, copy: &mut Copy) -> Result<(), Stopped> {
             copy.forget(&place)?;
         }
     }
-    record::checkpoint(&daemon.ledger, &daemon.settings.ledger.witness).map_err(Failure::internal)?;
     // The ledger last, so that it tells of everything that was copied.
-    Ok(daemon.ledger.while_still(|| copy.folder(&state.ledger(), "ledger"))?)
+    let copied = daemon.ledger.while_still(|| copy.folder(&state.ledger(), "ledger"));
+    Ok(copied.map_err(Failure::internal)??)
 }
 
 /// A copy on its way.

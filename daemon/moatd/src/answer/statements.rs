@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moat_catalog::{AccountRow, Batch, Catalog, StatementRow};
 use moat_contracts::Digest;
@@ -20,6 +21,9 @@ use crate::policy;
 
 /// For how many seconds a request waits for the second person.
 const LIFE: u64 = 3 * 24 * 3600;
+
+/// How often it is looked whether requests have expired.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// What the act needs besides what the statement says, kept with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -368,22 +372,52 @@ fn find(catalog: &Catalog, id: &str) -> Result<StatementRow, Failure> {
     }
 }
 
-/// What the daemon's last end cut off: an export that was agreed to and not written counts no more. Exports that wait
-/// no more give their room back.
+/// What the daemon's last end cut off: an export that was agreed to and not written counts no more.
 pub(crate) fn sweep(daemon: &Daemon) -> Result<(), Failure> {
-    let catalog = daemon.state.catalog()?;
-    for row in catalog.statements()? {
-        let About::Export { run, staging } = about(&row)? else { continue };
-        if row.state == "agreed" {
+    for row in daemon.state.catalog()?.statements()? {
+        if let About::Export { .. } = about(&row)?
+            && row.state == "agreed"
+        {
             let cut = Failure::request("moatd ended while it was written: ask again");
             end(daemon, &row, Some(&cut))?;
             let said = moat_rights::Statement::parse(&row.text).map_err(Failure::internal)?;
             moat_models::forget_unfinished(&PathBuf::from(said.deed.destination));
             warn!("an export that was agreed to was cut off: it has to be asked for again");
         }
-        if row.state != "waiting" || now() >= row.expires {
+    }
+    give_back(daemon)
+}
+
+/// Exports that wait no more give their room back.
+fn give_back(daemon: &Daemon) -> Result<(), Failure> {
+    for row in daemon.state.catalog()?.statements()? {
+        let waits = row.state == "agreed" || (row.state == "waiting" && now() < row.expires);
+        if let About::Export { run, staging } = about(&row)?
+            && !waits
+        {
             export::forget(daemon, &run, &staging);
         }
     }
     Ok(())
+}
+
+/// Gives room back every so often until the daemon ends.
+pub(crate) async fn expire(daemon: Arc<Daemon>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = daemon.ending() => return,
+        }
+        if daemon.safe().is_sealed() {
+            continue;
+        }
+        // Who agrees at the last moment is not cut off.
+        let _turn = daemon.agreeing.lock().await;
+        let again = daemon.clone();
+        match tokio::task::spawn_blocking(move || give_back(&again)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => warn!("expired exports keep their room: {}", failure.message),
+            Err(error) => warn!("expired exports keep their room: {error}"),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,12 @@ impl Site {
         self.daemon = Some(command.spawn().unwrap());
     }
 
+    /// Starts a daemon that refuses to, and waits for its end.
+    pub(crate) fn ends_at_its_start(&mut self) -> ExitStatus {
+        self.spawn();
+        self.daemon.take().unwrap().wait().unwrap()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -136,6 +142,19 @@ impl Site {
             .flat_map(|line| line.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
             .collect();
         engines.into_iter().filter_map(Pid::from_raw).any(|pid| kill_process(pid, Signal::KILL).is_ok())
+    }
+
+    /// What the daemon has open that no folder names: removed files, and memory that is a file. Empty where another user's
+    /// open files are not shown.
+    pub(crate) fn nameless(&self) -> Vec<(String, Vec<u8>)> {
+        let folder = format!("/proc/{}/fd", self.daemon.as_ref().unwrap().id());
+        let open = fs::read_dir(folder).into_iter().flatten().flatten();
+        let named = open.filter_map(|entry| Some((fs::read_link(entry.path()).ok()?, entry.path())));
+        let nameless = named.filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            name.ends_with(" (deleted)") || name.starts_with("/memfd:") || name.starts_with("/dev/shm/")
+        });
+        nameless.filter_map(|(name, path)| Some((name.display().to_string(), fs::read(path).ok()?))).collect()
     }
 
     /// The daemon's peak resident memory, KiB.
