@@ -1,6 +1,6 @@
 use hyper::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, ORIGIN};
 use moat_contracts::Digest;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The cookie of a session. The prefix makes the browser hold it to this host, to TLS and to the whole site.
 pub(crate) const SESSION: &str = "__Host-moat";
@@ -16,8 +16,15 @@ pub(crate) const TOKEN: &str = "token";
 pub(crate) struct Form(Vec<(String, String)>);
 
 impl Form {
+    /// Reads what browsers send (`application/x-www-form-urlencoded`); a field that is no text is none.
     pub(crate) fn parse(body: &[u8]) -> Self {
-        Self(form_urlencoded::parse(body).into_owned().collect())
+        let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+        let field = |pair: &[u8]| {
+            let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            let value = pair.get(end + 1..).unwrap_or_default();
+            Some((unescaped(&pair[..end], true)?, unescaped(value, true)?))
+        };
+        Self(pairs.filter_map(field).collect())
     }
 
     /// The first value of a field.
@@ -100,18 +107,25 @@ pub(crate) fn path(segments: &[&str]) -> String {
 
 /// A segment of a path as it was meant; nothing where it is no text.
 pub(crate) fn segment(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
+    unescaped(text.as_bytes(), false)
+}
+
+/// What stands escaped by percent signs, and in forms by plus signs; nothing where it is no text. It is written to one
+/// place that never moves, so that a secret leaves no copy behind.
+fn unescaped(text: &[u8], is_form: bool) -> Option<String> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.iter().copied();
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'%' => {
                 let mut digit = || char::from(rest.next()?).to_digit(16);
                 u8::try_from(digit()? << 4 | digit()?).ok()?
             }
+            b'+' if is_form => b' ',
             byte => byte,
         });
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| error.into_bytes().zeroize()).ok()
 }
 
 #[cfg(test)]
@@ -147,6 +161,14 @@ mod tests {
         for (body, token) in [("token=abd", "abc"), ("token=", ""), ("", ""), ("a=1", "abc")] {
             assert!(!Form::parse(body.as_bytes()).carries(token), "{body}");
         }
+    }
+
+    #[test]
+    fn fields_are_read_as_browsers_write_them() {
+        let form = Form::parse(b"a=1+2%2B3&b&=c&d=%C3%A4%0D%0A&e=x=y&a=2&f=%ff&g=%4&&h=");
+        let fields = ["a", "b", "d", "e", "f", "g", "h"].map(|name| form.get(name));
+        assert_eq!(fields, [Some("1 2+3"), Some(""), Some("\u{e4}\r\n"), Some("x=y"), None, None, Some("")]);
+        assert_eq!((form.word("a"), form.word("h"), form.get("")), (Some("1 2+3"), None, Some("c")));
     }
 
     #[test]

@@ -5,12 +5,14 @@ use maud::Markup;
 use moat_protocol::control::{Request, Update};
 use tokio::sync::mpsc;
 
-use crate::pages::error;
 use crate::routes::Needs;
 use crate::site::{Outcome, Visit};
 
 /// How often a part of a page is drawn anew at most.
 const OFTEN: Duration = Duration::from_secs(1);
+
+/// When a page that found no seat asks again.
+const LATER: Duration = Duration::from_secs(20);
 
 /// Drawings without a change after which the line is tried, so that a browser that went away is noticed.
 const QUIET: u32 = 15;
@@ -23,7 +25,7 @@ pub(crate) fn part(
     draw: impl for<'a> Fn(&'a Visit) -> BoxFuture<'a, Option<Markup>> + Send + Sync + 'static,
 ) -> Outcome {
     let seats = if visit.here.is_some() { &visit.site.live } else { &visit.site.live_strangers };
-    let Ok(seat) = seats.clone().try_acquire_owned() else { return error::plain(503) };
+    let Ok(seat) = seats.clone().try_acquire_owned() else { return busy() };
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         let (_seat, mut visit) = (seat, visit);
@@ -68,7 +70,7 @@ pub(crate) fn watch<S: Send + 'static>(
     draw: impl Fn(&S) -> Markup + Send + Sync + 'static,
 ) -> Outcome {
     let (Ok(seat), Some(here)) = (visit.site.live.clone().try_acquire_owned(), &visit.here) else {
-        return error::plain(503);
+        return busy();
     };
     let (updates, mut heard) = mpsc::channel(256);
     let answer = visit.site.daemon.ask(visit.from, &here.session.person, request, Some(updates));
@@ -105,6 +107,14 @@ pub(crate) fn watch<S: Send + 'static>(
         }
         drop(sender.send(event("over", "")).await);
     });
+    Outcome::Live(receiver)
+}
+
+/// Says to come back later: where an answer said no, the page would load itself again and lose what is being typed.
+fn busy() -> Outcome {
+    let (sender, receiver) = mpsc::channel(1);
+    // There is room for one.
+    drop(sender.try_send(format!("retry: {}\n\n", LATER.as_millis())));
     Outcome::Live(receiver)
 }
 

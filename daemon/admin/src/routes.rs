@@ -105,6 +105,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Post "/boundary/rotate", Needs::Act(Act::VaultRotate), boundary::rotate),
     route!(Get "/people", Needs::Act(Act::StatusRead), people::show),
     route!(Get "/people/{name}", Needs::Act(Act::StatusRead), people::one),
+    route!(Post "/people/new", Needs::Act(Act::AccountCreate), people::make),
+    route!(Post "/people/{name}/reset", Needs::Act(Act::AccountReset), people::reset),
     route!(Post "/people/{name}/roles", Needs::Act(Act::RoleRequest), people::ask_roles),
     route!(Post "/people/{name}/disable", Needs::Act(Act::AccountDisable), people::disable),
     route!(Post "/keys/new", Needs::Act(Act::KeyCreate), people::make_key),

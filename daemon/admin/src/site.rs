@@ -3,8 +3,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream;
-use hyper::body::{Bytes, Incoming};
+use futures_util::{Stream, StreamExt, stream};
+use hyper::body::{Buf, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -14,6 +14,7 @@ use moat_rights::Act;
 use tokio::sync::{Semaphore, mpsc};
 use warp::http::StatusCode;
 use warp::{Filter, Rejection, Reply as _};
+use zeroize::Zeroizing;
 
 use crate::draw::{self, Frame};
 use crate::form::{self, BACK, Form, SESSION, STRANGER};
@@ -26,6 +27,9 @@ use crate::{Answer, Call, Daemon, Health, Refusal, Standing, Stay};
 
 /// Bytes of a request's body at most.
 const LARGEST: u64 = 1 << 20;
+
+/// How long a request's body may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pages at once that keep themselves up to date: those of people who are signed in, and of strangers.
 const LIVE: usize = 128;
@@ -173,7 +177,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(place: &'static str, title: impl Into<String>, body: maud::Markup) -> Outcome {
+    pub(crate) fn of(place: &'static str, title: impl Into<String>, body: maud::Markup) -> Outcome {
         Outcome::Page(Self { status: 200, title: title.into(), place, body, retry: None })
     }
 }
@@ -231,11 +235,10 @@ pub fn site(
     let verbs = warp::path!("api" / "v1" / String)
         .and(warp::post())
         .and(warp::header::optional("authorization"))
-        .and(warp::body::content_length_limit(LARGEST))
-        .and(warp::body::bytes())
-        .then(move |verb, authorization: Option<String>, body: Bytes| {
+        .and(body())
+        .then(move |verb, authorization: Option<String>, mut body: Body| {
             let key = authorization.and_then(|text| text.strip_prefix("Bearer ").map(ToOwned::to_owned));
-            answered(daemon.call(Call { verb, key, body: body.to_vec() }))
+            answered(daemon.call(Call { verb, key, body: std::mem::take(&mut *body) }))
         });
     let asked = warp::path::full()
         .and(warp::host::optional())
@@ -247,13 +250,12 @@ pub fn site(
         visit(reader.clone(), knock)
     });
     let doer = site.clone();
-    let done =
-        warp::post().and(asked).and(warp::body::content_length_limit(LARGEST)).and(warp::body::bytes()).then(
-            move |path: warp::path::FullPath, host, headers, peer, body| {
-                let knock = Knock { path: path.as_str().to_owned(), host, headers, peer, body: Some(body) };
-                visit(doer.clone(), knock)
-            },
-        );
+    let done = warp::post().and(asked).and(body()).then(
+        move |path: warp::path::FullPath, host, headers, peer, body| {
+            let knock = Knock { path: path.as_str().to_owned(), host, headers, peer, body: Some(body) };
+            visit(doer.clone(), knock)
+        },
+    );
     let routes = file.or(machine).unify().or(verbs).unify().or(read).unify().or(done).unify();
     let secured = routes.recover(move |rejection| refused(site.clone(), rejection)).map(|reply: _| {
         let mut response = warp::Reply::into_response(reply);
@@ -265,6 +267,43 @@ pub fn site(
     TowerToHyperService::new(warp::service(secured))
 }
 
+/// What was sent; there may be a passphrase in it.
+type Body = Zeroizing<Vec<u8>>;
+
+/// That a body did not come in time, or broke off.
+#[derive(Debug)]
+struct Late;
+
+impl warp::reject::Reject for Late {}
+
+/// A request's body: of a length that is said before and not too large, and here in time.
+fn body() -> impl Filter<Extract = (Body,), Error = Rejection> + Clone + Send + Sync + 'static {
+    let announced = warp::body::content_length_limit(LARGEST).and(warp::header::<usize>("content-length"));
+    announced.and(warp::body::stream()).and_then(async |length, parts| {
+        let whole = tokio::time::timeout(PATIENCE, gather(length, parts)).await;
+        whole.ok().flatten().ok_or_else(|| warp::reject::custom(Late))
+    })
+}
+
+async fn gather(length: usize, parts: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Option<Body> {
+    // Room for all of it at once: a vector that grows leaves copies behind.
+    let mut whole = Zeroizing::new(Vec::with_capacity(length));
+    let mut parts = std::pin::pin!(parts);
+    while let Some(part) = parts.next().await {
+        let mut part = part.ok()?;
+        if whole.len() + part.remaining() > length {
+            return None;
+        }
+        while part.has_remaining() {
+            let chunk = part.chunk();
+            let length = chunk.len();
+            whole.extend_from_slice(chunk);
+            part.advance(length);
+        }
+    }
+    Some(whole)
+}
+
 /// A request before anything is known of it.
 struct Knock {
     path: String,
@@ -272,7 +311,7 @@ struct Knock {
     headers: HeaderMap,
     peer: Option<Peer>,
     /// What was posted, where something was.
-    body: Option<Bytes>,
+    body: Option<Body>,
 }
 
 /// Answers a request for a page, or for what a page's form does.
@@ -298,7 +337,7 @@ async fn visit(site: Arc<Site>, knock: Knock) -> warp::reply::Response {
     let new_stranger = (is_new && here.is_none()).then(|| form::set_cookie(STRANGER, &stranger));
     let visit = Visit {
         from: knock.peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address),
-        form: knock.body.as_deref().map(Form::parse).unwrap_or_default(),
+        form: knock.body.as_ref().map(|body| Form::parse(body)).unwrap_or_default(),
         site: site.clone(),
         health,
         segments,
@@ -468,6 +507,8 @@ async fn refused(site: Arc<Site>, rejection: Rejection) -> Result<warp::reply::R
         413
     } else if rejection.find::<warp::reject::LengthRequired>().is_some() {
         411
+    } else if rejection.find::<Late>().is_some() {
+        408
     } else {
         400
     };

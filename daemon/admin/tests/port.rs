@@ -201,6 +201,28 @@ fn a_browser_s_client_reads_the_page_under_the_box_s_own_authority() {
     assert!(health.contains("\"sealed\":true") && health.ends_with(" 503"), "{health}");
     let (_, missing) = port.curl(&["--write-out", " %{http_code}"], "/etc/passwd");
     assert!(missing.ends_with(" 404"), "{missing}");
+    // Every answer says so, one that says no too.
+    for (arguments, path) in [
+        (&[][..], "/sign-in"),
+        (&[], "/nowhere"),
+        (&["--data", "x=1"], "/unseal"),
+        (&[], "/icon.svg"),
+        (&[], "/live/unseal"),
+        (&["--data", "{}"], "/api/v1/status"),
+    ] {
+        let head = ["--dump-header", "-", "--output", "/dev/null", "--max-time", "2"];
+        let (_, answer) = port.curl(&[&head[..], arguments].concat(), path);
+        for said in [
+            "content-security-policy: default-src 'none'",
+            "strict-transport-security: max-age=31536000",
+            "x-content-type-options: nosniff",
+            "referrer-policy: same-origin",
+            "cross-origin-opener-policy: same-origin",
+        ] {
+            assert!(answer.contains(said), "{path} {answer}");
+        }
+        assert!(answer.contains("cache-control: no-store") || path == "/icon.svg", "{path} {answer}");
+    }
     let (_, written) = port.curl(&["--write-out", " %{http_code}", "--data", "x=1"], "/");
     assert!(written.ends_with(" 405"), "{written}");
 }
@@ -273,6 +295,15 @@ fn who_dawdles_or_sends_too_much_or_comes_too_often_is_cut_off() {
         let (ok, answer) = port.curl(&[version, "--header", &long, "--write-out", " %{http_code}"], "/");
         assert!(!ok || answer.ends_with(" 431"), "{version} {answer}");
     }
+
+    // A body that never ends.
+    let mut half = port.connect();
+    half.write_all(b"POST /unseal HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nshare").unwrap();
+    half.flush().unwrap();
+    let mut answer = [0; 12];
+    half.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    drop(half);
 
     let mut inside: Vec<_> = (0..3).map(|_| port.connect()).collect();
     for stream in &mut inside {
@@ -382,6 +413,27 @@ fn a_browser_is_signed_in_with_a_new_cookie_and_out_by_silence() {
     assert_eq!(browser.ask(&port, &[], "/").1.matches("Overview").count(), 0);
     assert_eq!(browser.ask(&port, &[], "/boundary").0, 303);
     assert_eq!(browser.ask(&port, &[], "/live/overview").0, 401);
+}
+
+#[test]
+fn strangers_who_watch_take_nothing_from_each_other() {
+    let port = Port::open(Limits { connections_of_one: 64, ..Limits::default() }, None);
+    let watch = || {
+        let mut stream = port.connect();
+        stream.write_all(b"GET /live/unseal HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let (mut told, mut part) = (String::new(), [0; 4096]);
+        while !told.contains("event: part") && !told.contains("retry: ") {
+            let length = stream.read(&mut part).unwrap();
+            assert_ne!(length, 0, "{told}");
+            told.push_str(&String::from_utf8_lossy(&part[..length]));
+        }
+        (stream, told)
+    };
+    let mut all: Vec<_> = (0..33).map(|_| watch()).collect();
+    // Whoever finds no seat is told to come back, by an answer that lets the page be.
+    let (_stream, told) = all.pop().unwrap();
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("retry: 20000"), "{told}");
+    assert!(all.iter().all(|(_, told)| told.contains("event: part")));
 }
 
 #[test]

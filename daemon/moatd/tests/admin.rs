@@ -224,3 +224,52 @@ fn strangers_learn_nothing_of_who_has_an_account_and_a_code_counts_once() {
     assert!(begun.iter().any(|entry| entry.who == "nobody (browser)" && entry.phase == "failed"));
     site.kill();
 }
+
+#[test]
+fn an_account_that_was_made_in_a_browser_signs_in_with_the_codes_that_were_shown_once() {
+    let mut site = Site::new();
+    let address = site.open_port();
+    site.start();
+    let own = rustix::process::geteuid().as_raw();
+    let people = site.set_up(&[
+        ("ada", "admin", None),
+        ("ben", "approver", None),
+        ("k", "auditor,steward", Some(own)),
+    ]);
+    let ada = Browser::trusting(&site, address);
+    ada.sign_in(&people[0]);
+    let make = |more: &[(&str, &str)]| {
+        ada.get("/people");
+        ada.send("/people/new", &[&[("name", "fay"), ("password", "quite her own + word")], more].concat())
+    };
+    assert_eq!(make(&[("again", "another")]).status, 422);
+    assert_eq!(make(&[("again", "quite her own + word"), ("uid", "x")]).status, 422);
+    assert!(!ada.get("/people").text.contains("/people/fay"));
+    let uri = |text: &str| {
+        let begin = text.split("otpauth://").nth(1).expect(text).split('<').next().unwrap();
+        format!("otpauth://{begin}").replace("&amp;", "&")
+    };
+    let made = make(&[("again", "quite her own + word")]);
+    assert!(made.status == 200 && made.text.contains("<svg class=\"qr\""), "{}", made.text);
+    assert!(made.text.contains("no-store"));
+    let fay = Person::new("fay", None, "quite her own + word", &uri(&made.text));
+    let browser = Browser::trusting(&site, address);
+    browser.sign_in(&fay);
+    assert!(browser.get("/").text.contains("This account has no role yet"));
+    // With new credentials the old ones, and whoever signed in by them, are out.
+    ada.get("/people/fay");
+    let fields = [("password", "a second one of hers"), ("again", "a second one of hers")];
+    assert_eq!(ada.send("/people/fay/reset", &fields).status, 422);
+    let renewed = ada.send("/people/fay/reset", &[&fields[..], &[("typed", "fay")]].concat());
+    assert_ne!(uri(&renewed.text), uri(&made.text));
+    assert!(!browser.get("/").text.contains("This account has no role yet"));
+    browser.sign_in(&Person::new("fay", None, "a second one of hers", &uri(&renewed.text)));
+    // What was shown is nowhere in the ledger.
+    let secret = uri(&made.text).split("secret=").nth(1).unwrap()[..32].to_owned();
+    let told = format!("{:?}", [ledger(&site, "account."), ledger(&site, "session.")]);
+    assert!(told.contains("account.create") && told.contains("account.reset"), "{told}");
+    for hidden in [secret.as_str(), "her own", "second one"] {
+        assert!(!told.contains(hidden), "{told}");
+    }
+    site.kill();
+}

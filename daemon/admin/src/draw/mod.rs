@@ -2,6 +2,7 @@
 
 pub(crate) mod curve;
 pub(crate) mod parts;
+pub(crate) mod qr;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use maud::{DOCTYPE, Markup, html};

@@ -119,15 +119,14 @@ pub(crate) const fn numbers(title: &'static str) -> Head {
 pub(crate) fn proportions(what: &str, parts: &[(&str, u64, &str)]) -> Markup {
     let whole: u64 = parts.iter().map(|(_, count, _)| count).sum();
     let told: Vec<_> = parts.iter().map(|(title, value, _)| format!("{} {title}", count(*value))).collect();
-    let mut at = 0.0;
+    let share = |value: u64| value as f64 * 100.0 / whole as f64;
     html! {
         svg.proportions viewBox="0 0 100 4" preserveAspectRatio="none" role="img"
             aria-label={ (what) ": " (told.join(", ")) } {
             @if whole > 0 {
-                @for (_, value, tone) in parts {
-                    @let width = *value as f64 * 100.0 / whole as f64;
-                    rect class=(tone) x=(format!("{at:.2}")) y="0" width=(format!("{width:.2}")) height="4" {}
-                    @let _ = { at += width };
+                @for (at, (_, value, tone)) in parts.iter().enumerate() {
+                    @let before: u64 = parts[..at].iter().map(|(_, value, _)| value).sum();
+                    rect class=(tone) x=(format!("{:.2}", share(before))) y="0" width=(format!("{:.2}", share(*value))) height="4" {}
                 }
             }
         }

@@ -24,7 +24,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         }
         @if !ended.is_empty() { section aria-labelledby="ended" { h2 #ended { "Before" } (list(&ended)) } }
     };
-    Ok(Page::new("/approvals", "Approvals", body))
+    Ok(Page::of("/approvals", "Approvals", body))
 }
 
 fn list(statements: &[&Statement]) -> Markup {
@@ -108,7 +108,7 @@ pub(crate) async fn one(visit: Visit) -> Result<Outcome, Refusal> {
         }
         @if waits && own { p.soft { "Somebody else has to agree: an approver finds it under Approvals." } }
     };
-    Ok(Page::new("/approvals", statement.what.clone(), body))
+    Ok(Page::of("/approvals", statement.what.clone(), body))
 }
 
 /// Password and code, which what takes two people asks for again.

@@ -21,7 +21,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         }
         (ways(&visit))
     };
-    Ok(Page::new("/boundary", "Boundary", body))
+    Ok(Page::of("/boundary", "Boundary", body))
 }
 
 fn seal(visit: &Visit, status: &Status) -> Markup {

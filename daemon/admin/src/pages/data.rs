@@ -33,7 +33,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         }
         @if visit.may(Act::RecordWhy) && datasets.len() > 1 { (compare(&visit, &datasets)) }
     };
-    Ok(Page::new("/data", "Data", body))
+    Ok(Page::of("/data", "Data", body))
 }
 
 fn question(visit: &Visit, path: &str) -> Markup {
@@ -108,7 +108,7 @@ pub(crate) async fn why(visit: Visit) -> Result<Outcome, Refusal> {
         (question(&visit, &path))
         @for document in &found { (told(document)) }
     };
-    Ok(Page::new("/data", "What became of a document", body))
+    Ok(Page::of("/data", "What became of a document", body))
 }
 
 fn told(why: &Why) -> Markup {
@@ -189,7 +189,7 @@ pub(crate) async fn dataset(visit: Visit) -> Result<Outcome, Refusal> {
         h1 { (title) }
         (whole(&dataset))
     };
-    Ok(Page::new("/data", title, body))
+    Ok(Page::of("/data", title, body))
 }
 
 fn whole(dataset: &Dataset) -> Markup {
@@ -270,7 +270,7 @@ pub(crate) async fn diff(visit: Visit) -> Result<Outcome, Refusal> {
         (entries("Only in the older one", &diff.removed))
         (entries("On another side", &diff.moved))
     };
-    Ok(Page::new("/data", "What differs", body))
+    Ok(Page::of("/data", "What differs", body))
 }
 
 fn same(diff: &DatasetDiff) -> Markup {

@@ -15,6 +15,7 @@ pub(crate) fn plain(status: u16) -> Outcome {
             401 => "Nobody is signed in here any more: the session ended, and nothing was done.",
             404 => "There is no such page.",
             405 => "This page cannot be asked for in this way.",
+            408 => "What was sent came too slowly.",
             411 | 413 => "What was sent is larger than anything that is taken here.",
             503 => "This cannot be done now: Moat is sealed, or busy with too many.",
             _ => "The request could not be understood.",

@@ -67,7 +67,7 @@ async fn page(visit: Visit, kind: String, before: Option<u64>) -> Result<Outcome
             }
         }
     };
-    Ok(Page::new("/ledger", "Ledger", body))
+    Ok(Page::of("/ledger", "Ledger", body))
 }
 
 fn entries(visit: &Visit, page: &LedgerPage) -> Markup {

@@ -28,7 +28,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
             }))
         }
     };
-    Ok(Page::new("/models", "Models", body))
+    Ok(Page::of("/models", "Models", body))
 }
 
 fn row(run: &Run) -> Markup {
@@ -71,7 +71,7 @@ pub(crate) async fn model(visit: Visit) -> Result<Outcome, Refusal> {
         (lineage(&run))
         @if visit.may(Act::ExportRequest) { (export(&visit, &run)) }
     };
-    Ok(Page::new("/models", format!("Model {}", run.name), body))
+    Ok(Page::of("/models", format!("Model {}", run.name), body))
 }
 
 /// The edge, all in all and by source, with its intervals.

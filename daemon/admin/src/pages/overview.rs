@@ -23,14 +23,14 @@ pub(crate) async fn front(visit: Visit) -> Result<Outcome, Refusal> {
             p.lead { "This account has no role yet, so there is nothing that it may see." }
             p { "An admin asks for its roles, and an approver agrees." }
         };
-        return Ok(Page::new("/", "Welcome", body));
+        return Ok(Page::of("/", "Welcome", body));
     }
     let status = status(&visit).await?;
     let body = html! {
         h1 { "Overview" }
         div data-live="/live/overview" { (draw(&visit, &status)) }
     };
-    Ok(Page::new("/", "Overview", body))
+    Ok(Page::of("/", "Overview", body))
 }
 
 /// The overview as it goes on.

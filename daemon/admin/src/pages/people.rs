@@ -1,14 +1,14 @@
 //! People and keys: accounts with their roles, who may do what, API keys.
 
 use maud::{Markup, html};
-use moat_protocol::control::{Account, ApiKey, Reply, Request};
+use moat_protocol::control::{Account, ApiKey, MadeAccount, NewAccount, Reply, Request, Secret};
 use moat_rights::{Act, Role, TABLE};
 
 use super::approvals::{proof, proof_fields};
 use super::boundary::typed;
 use crate::Refusal;
 use crate::draw::parts::{bytes, chip, table, time, words};
-use crate::draw::token;
+use crate::draw::{qr, token};
 use crate::form::path;
 use crate::site::{Outcome, Page, Visit, reply_of};
 
@@ -22,11 +22,12 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let body = html! {
         h1 { "People" }
         section aria-labelledby="accounts" { h2 #accounts { "Accounts" } (list(&accounts)) }
+        @if visit.may(Act::AccountCreate) { (new_account(&visit)) }
         @if let Some(keys) = &keys { section aria-labelledby="keys" { h2 #keys { "API keys" } (key_list(&visit, keys)) } }
         @if visit.may(Act::KeyCreate) { (new_key(&visit)) }
         section aria-labelledby="rights" { h2 #rights { "Who may do what" } (rights()) }
     };
-    Ok(Page::new("/people", "People", body))
+    Ok(Page::of("/people", "People", body))
 }
 
 fn list(accounts: &[Account]) -> Markup {
@@ -98,6 +99,107 @@ fn new_key(visit: &Visit) -> Markup {
     }
 }
 
+fn new_account(visit: &Visit) -> Markup {
+    html! {
+        details.panel {
+            summary { "New account" }
+            form.stack method="post" action="/people/new" {
+                (token(visit.token()))
+                p { "It has no role at first: an admin asks for its roles, and an approver agrees." }
+                label for="account-name" { "Name" }
+                input #account-name name="name" required autocomplete="off" autocapitalize="off" spellcheck="false"
+                    pattern="[a-z][a-z0-9._\\-]*" maxlength="64" aria-describedby="account-name-help";
+                p.soft #account-name-help { "Letters a to z, digits, dots and dashes, a letter first." }
+                label for="uid" { "User of the machine " span.soft { "(optional)" } }
+                input #uid name="uid" inputmode="numeric" pattern="[0-9]*" autocomplete="off" aria-describedby="uid-help";
+                p.soft #uid-help { "The number of the user who is the same person at the command line." }
+                (new_password("new"))
+                button { "Make it" }
+            }
+        }
+    }
+}
+
+fn new_password(of: &str) -> Markup {
+    html! {
+        label for={ (of) "-password" } { "First password" }
+        input id={ (of) "-password" } type="password" name="password" required autocomplete="new-password";
+        label for={ (of) "-again" } { "Once more" }
+        input id={ (of) "-again" } type="password" name="again" required autocomplete="new-password";
+    }
+}
+
+/// The password that was typed twice.
+fn chosen(visit: &Visit) -> Result<Secret, Refusal> {
+    let password = visit.form.get("password").filter(|text| !text.is_empty());
+    let password = password.ok_or_else(|| Refusal::request("no password was given"))?;
+    if visit.form.get("again") != Some(password) {
+        return Err(Refusal::request("the two passwords differ, so nothing was done"));
+    }
+    Ok(Secret(password.to_owned()))
+}
+
+/// Makes an account, and shows the secret of its codes this once.
+pub(crate) async fn make(visit: Visit) -> Result<Outcome, Refusal> {
+    let Some(name) = visit.form.word("name").map(ToOwned::to_owned) else {
+        return Err(Refusal::request("the account has no name"));
+    };
+    let uid = visit.form.word("uid").map(str::parse).transpose();
+    let uid = uid.map_err(|_| Refusal::request("a user of the machine is a number"))?;
+    let account = NewAccount { name, uid, roles: Vec::new(), password: chosen(&visit)? };
+    let made = reply_of!(visit.ask(Request::AccountCreate { account }).await?, Reply::Made(made) => made);
+    shown_once(&made)
+}
+
+/// Gives an account new credentials, and shows the secret of its codes this once.
+pub(crate) async fn reset(visit: Visit) -> Result<Outcome, Refusal> {
+    let name = visit.segments[0].clone();
+    typed(&visit, &name)?;
+    let request = Request::AccountReset { name, password: chosen(&visit)? };
+    let made = reply_of!(visit.ask(request).await?, Reply::Made(made) => made);
+    shown_once(&made)
+}
+
+fn shown_once(made: &[MadeAccount]) -> Result<Outcome, Refusal> {
+    let [MadeAccount { name, uri }] = made else {
+        return Err(Refusal::request("no account was made"));
+    };
+    let secret = uri.0.split(['?', '&']).find_map(|part| part.strip_prefix("secret=")).unwrap_or_default();
+    let title = format!("The codes of {name}");
+    let body = html! {
+        p.trail { a href="/people" { "People" } " / " a href=(path(&["people", name])) { (name) } }
+        h1 { (title) }
+        p { "Their device needs this secret to show codes. It is shown this once, and kept nowhere in the open: have "
+            strong { (name) } " scan it now, or type it into an authenticator app (SHA-1, six digits, 30 seconds)." }
+        div.columns {
+            section.panel aria-labelledby="scan" { h2 #scan { "Scan" }
+                @match qr::code(&uri.0, &format!("QR code with the secret of {name}")) {
+                    Some(code) => (code),
+                    None => p.soft { "The secret is too long for a code to scan: type it." },
+                }
+            }
+            section.panel aria-labelledby="type" {
+                h2 #type { "Or type" }
+                pre { code #secret { (grouped(secret)) } }
+                details { summary { "The whole address" } pre { code { (uri.0) } } }
+            }
+        }
+    };
+    Ok(Page::of("/people", title, body))
+}
+
+/// A secret in groups of four letters, as people read it to each other.
+fn grouped(secret: &str) -> String {
+    let mut text = String::with_capacity(secret.len() * 5 / 4 + 1);
+    for (at, letter) in secret.chars().enumerate() {
+        if at > 0 && at % 4 == 0 {
+            text.push(' ');
+        }
+        text.push(letter);
+    }
+    text
+}
+
 fn rights() -> Markup {
     html! {
         div.scroll role="region" aria-label="Who may do what" tabindex="0" {
@@ -134,7 +236,7 @@ pub(crate) async fn make_key(visit: Visit) -> Result<Outcome, Refusal> {
         p { "It is shown this once, and kept nowhere in the open." }
         pre { code { (key.0) } }
     };
-    Ok(Page::new("/people", "The new API key", body))
+    Ok(Page::of("/people", "The new API key", body))
 }
 
 /// Revokes an API key.
@@ -171,6 +273,19 @@ pub(crate) async fn one(visit: Visit) -> Result<Outcome, Refusal> {
                 }
             }
         }
+        @if account.enabled && visit.may(Act::AccountReset) {
+            details.danger {
+                summary { "Give this account a new password and new codes" }
+                form.stack method="post" action={ (at) "/reset" } {
+                    (token(visit.token()))
+                    p { "It is signed out everywhere, and its old password and device count no more. It may not approve what you ask for." }
+                    (new_password("reset"))
+                    label for="reset-typed" { "Type " code { (account.name) } " to do it" }
+                    input #reset-typed name="typed" required autocomplete="off" autocapitalize="off" spellcheck="false";
+                    button.bad { "Give new ones" }
+                }
+            }
+        }
         @if account.enabled && visit.may(Act::AccountDisable) {
             details.danger {
                 summary { "Disable this account for good" }
@@ -184,7 +299,7 @@ pub(crate) async fn one(visit: Visit) -> Result<Outcome, Refusal> {
             }
         }
     };
-    Ok(Page::new("/people", account.name.clone(), body))
+    Ok(Page::of("/people", account.name.clone(), body))
 }
 
 /// Asks for other roles of an account.

@@ -81,7 +81,7 @@ fn draw(visit: &Visit, models: &[Run], asked: &Asked, answers: Option<&[Completi
             }
         }
     };
-    Page::new("/playground", "Playground", body)
+    Page::of("/playground", "Playground", body)
 }
 
 fn form(visit: &Visit, models: &[Run], asked: &Asked) -> Markup {

@@ -35,7 +35,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
             }))
         }
     };
-    Ok(Page::new("/runs", "Runs", body))
+    Ok(Page::of("/runs", "Runs", body))
 }
 
 fn row(run: &Run) -> Markup {
@@ -86,7 +86,7 @@ pub(crate) async fn run(visit: Visit) -> Result<Outcome, Refusal> {
         (facts(&run))
         (steps(&run.course.steps))
     };
-    Ok(Page::new("/runs", title, body))
+    Ok(Page::of("/runs", title, body))
 }
 
 /// What is known of a run while it is watched.

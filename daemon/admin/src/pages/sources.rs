@@ -26,7 +26,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         }
         div data-live="/live/sources" { (draw(&status)) }
     };
-    Ok(Page::new("/sources", "Sources", body))
+    Ok(Page::of("/sources", "Sources", body))
 }
 
 /// The page as it goes on.
