@@ -24,8 +24,12 @@ alpha = 16.0
 learning_rate = 1e-3
 `;
 
+// What opens the vault besides the shares.
+export const PASSPHRASE = "two mice & a + in the night";
+
 export async function prepare(site, withoutAccounts = async () => {}) {
   const shares = site.moat(["vault", "init", "--shares", "2/3"]);
+  site.moat(["vault", "add-slot"], `${PASSPHRASE}\n`);
   site.moat(["base", "import", "config/bases/moat-starter"]);
   site.moat(["scan"]);
   await withoutAccounts();

@@ -142,6 +142,36 @@ settle_seconds = 0
     await page.waitForSelector("[role=status], [role=alert]");
   }
 
+  // Gives every part of a page the focus in turn, by the Tab key alone. Says what the first stop is, how many there are,
+  // which parts were missed, and which do not show that they have the focus. Parts are known by what they are called, since
+  // those that keep themselves up to date are drawn anew meanwhile.
+  async byKeyboard(page) {
+    await page.evaluate(() => {
+      window.called = (part) => [part.tagName, part.getAttribute("href") ?? (part.id || part.name || part.getAttribute("aria-label") || part.textContent)].join(" ");
+      document.body.tabIndex = -1;
+      document.body.focus();
+      document.body.removeAttribute("tabindex");
+    });
+    const stops = [];
+    for (let presses = 0; presses < 500; presses += 1) {
+      await page.keyboard.press("Tab");
+      const stop = await page.evaluate(() => {
+        const held = document.activeElement;
+        if (!held || held === document.body) return null;
+        const box = held.getBoundingClientRect();
+        return { called: window.called(held), shows: box.width > 0 && box.height > 0 && getComputedStyle(held).outlineStyle !== "none" };
+      });
+      if (stop === null || (presses > 0 && stop.called === stops[0].called)) break;
+      stops.push(stop);
+    }
+    const missed = await page.evaluate((reached) => {
+      const wanted = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
+      const shown = [...document.querySelectorAll(wanted)].filter((part) => part.checkVisibility());
+      return shown.map(window.called).filter((part) => !reached.includes(part));
+    }, stops.map(({ called }) => called));
+    return { first: stops[0]?.called, stops: stops.length, missed, hidden: stops.filter(({ shows }) => !shows).map(({ called }) => called) };
+  }
+
   async end() {
     await this.chromium?.close();
     if (this.daemon.exitCode === null) await this.stop("SIGTERM");
@@ -149,14 +179,18 @@ settle_seconds = 0
 }
 
 // What axe finds wrong with a page, in both colours.
+export const judged = { states: new Set(), runs: 0 };
+
 export async function judge(page, name) {
   const found = [];
+  judged.states.add(name);
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     // The page's own policy forbids foreign scripts, not what the browser's owner runs.
     await page.evaluate(axe);
     const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
     const result = await page.evaluate((runOnly) => window.axe.run(document, { runOnly }), rules);
+    judged.runs += 1;
     for (const violation of result.violations) {
       found.push(`${name} (${colorScheme}): ${violation.id}: ${violation.help}: ${violation.nodes.map((node) => node.target.join(" ")).slice(0, 4).join("; ")}`);
     }
