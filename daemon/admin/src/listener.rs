@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -31,6 +31,10 @@ pub struct Limits {
     /// Streams at once on one HTTP/2 connection.
     pub streams: u32,
 }
+
+/// The address at the other end of a connection, among a request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -109,7 +113,11 @@ where
                 .max_concurrent_streams(limits.streams)
                 .keep_alive_interval(limits.patience)
                 .keep_alive_timeout(limits.patience);
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let from = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(Peer(address.ip()));
+                service.call(request)
+            });
+            let connection = builder.serve_connection(TokioIo::new(stream), from).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 debug!("a connection of the admin port ended: {error}");
             }

@@ -2,16 +2,86 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moat_admin::{Answer, Authority, Call, Certificates, Health, Identity, Limits, serve, site};
+use futures_util::future::BoxFuture;
+use moat_admin::{
+    Answer, Authority, Call, Certificates, Daemon, Health, Identity, Limits, Refusal, SignedIn, Standing,
+    Stay, serve, site,
+};
+use moat_protocol::control::{Fault, Key, Proof, Reply, Request, Seal, Slot, Update};
+use moat_rights::{Act, Role, Roles};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// A daemon that knows one account. What the real one answers is tried in `moatd/tests/admin.rs`.
+struct Fixed {
+    sealed: bool,
+}
+
+fn no(message: &str) -> Refusal {
+    Refusal { fault: Fault::Request, message: message.to_owned() }
+}
+
+impl Daemon for Fixed {
+    fn health(&self) -> Health {
+        let slots = vec![Slot { id: 1, kind: "2 of 3 shares".to_owned() }];
+        let seal = Seal { sealed: self.sealed, made: true, slots, ..Seal::default() };
+        Health { version: "<1>".to_owned(), sealed: self.sealed, set_up: true, seal, ..Health::default() }
+    }
+
+    fn seals(&self) -> u64 {
+        0
+    }
+
+    fn is_ending(&self) -> bool {
+        false
+    }
+
+    fn call(&self, call: Call) -> BoxFuture<'static, Answer> {
+        Box::pin(async move {
+            match call.key {
+                Some(_) => Answer { status: 200, body: call.body },
+                None => Answer::problem(401, "no key"),
+            }
+        })
+    }
+
+    fn unseal(&self, _from: IpAddr, _with: Key) -> BoxFuture<'static, Result<Seal, Refusal>> {
+        Box::pin(async { Err(no("it is <wrong>")) })
+    }
+
+    fn sign_in(&self, _from: IpAddr, proof: Proof) -> BoxFuture<'static, Result<SignedIn, Refusal>> {
+        let right = proof.password.0 == "right";
+        let ada = SignedIn { account: "1".to_owned(), name: "ada <b>".to_owned(), credentials: [0; 32] };
+        Box::pin(async move { if right { Ok(ada) } else { Err(no("ada is closed")) } })
+    }
+
+    fn sign_out(&self, _from: IpAddr, _person: &SignedIn) {}
+
+    fn refused(&self, _from: IpAddr, _person: &SignedIn, _act: Act) {}
+
+    fn standing(&self, _person: &SignedIn) -> Result<Standing, Refusal> {
+        Ok(Standing { roles: Roles::of(&[Role::Viewer]) })
+    }
+
+    fn ask(
+        &self,
+        _from: IpAddr,
+        _person: &SignedIn,
+        _request: Request,
+        _updates: Option<tokio::sync::mpsc::Sender<Update>>,
+    ) -> BoxFuture<'static, Result<Reply, Refusal>> {
+        Box::pin(async { Ok(Reply::Status(Default::default())) })
+    }
+}
+
+const STAY: Stay = Stay { idle: Duration::from_secs(2), whole: Duration::from_secs(600) };
 
 struct Port {
     address: std::net::SocketAddr,
@@ -23,6 +93,10 @@ struct Port {
 
 impl Port {
     fn open(limits: Limits, clients: Option<&Path>) -> Self {
+        Self::of(Fixed { sealed: true }, limits, clients)
+    }
+
+    fn of(daemon: Fixed, limits: Limits, clients: Option<&Path>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let authority = Authority::new("rack-1").unwrap();
@@ -30,15 +104,10 @@ impl Port {
         let certificates = Certificates::new(identity);
         let tls = certificates.tls(clients).unwrap();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let health = || Health { version: "<1>".to_owned(), sealed: true, ..Health::default() };
-        let api = async |call: Call| match call.key {
-            Some(_) => Answer { status: 200, body: call.body },
-            None => Answer::problem(401, "no key"),
-        };
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let ended = async { drop(ended.await) };
-            runtime.block_on(serve(socket, tls, limits, site(health, api), ended)).unwrap();
+            runtime.block_on(serve(socket, tls, limits, site(Arc::new(daemon), STAY), ended)).unwrap();
         });
         Self { address, authority, certificates, end: Some(end), server: Some(server) }
     }
@@ -84,7 +153,7 @@ impl Drop for Port {
 
 /// One request over a connection that stays open; the answer's first line.
 fn ask(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> String {
-    stream.write_all(b"GET /style.css HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    stream.write_all(b"GET /icon.svg HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let mut byte = [0];
     while !answer.ends_with(b"\r\n\r\n") {
@@ -110,10 +179,50 @@ fn a_browser_s_client_reads_the_page_under_the_box_s_own_authority() {
         "{page}"
     );
     assert!(!page.contains("http://"), "{page}");
+    // Everything that a page is made with is here, and nothing else may run or be loaded.
+    let policy = page.lines().find(|line| line.starts_with("content-security-policy")).unwrap();
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+    ] {
+        assert!(policy.contains(part) && !policy.contains("unsafe"), "{policy}");
+    }
+    let named = page.split("src=\"").skip(1).chain(page.split("href=\"").skip(1));
+    for wanted in named.map(|rest| rest.split('"').next().unwrap()).filter(|wanted| !wanted.starts_with('#'))
+    {
+        let (_, found) = port.curl(&["--output", "/dev/null", "--write-out", "%{http_code}"], wanted);
+        assert_eq!(found, "200", "{wanted}");
+    }
+    assert!(!page.contains(" style=") && !page.contains(" onclick="), "{page}");
     let (_, health) = port.curl(&["--http1.1", "--write-out", " %{http_code}"], "/api/v1/health");
     assert!(health.contains("\"sealed\":true") && health.ends_with(" 503"), "{health}");
     let (_, missing) = port.curl(&["--write-out", " %{http_code}"], "/etc/passwd");
     assert!(missing.ends_with(" 404"), "{missing}");
+    // Every answer says so, one that says no too.
+    for (arguments, path) in [
+        (&[][..], "/sign-in"),
+        (&[], "/nowhere"),
+        (&["--data", "x=1"], "/unseal"),
+        (&[], "/icon.svg"),
+        (&[], "/live/unseal"),
+        (&["--data", "{}"], "/api/v1/status"),
+    ] {
+        let head = ["--dump-header", "-", "--output", "/dev/null", "--max-time", "2"];
+        let (_, answer) = port.curl(&[&head[..], arguments].concat(), path);
+        for said in [
+            "content-security-policy: default-src 'none'",
+            "strict-transport-security: max-age=31536000",
+            "x-content-type-options: nosniff",
+            "referrer-policy: same-origin",
+            "cross-origin-opener-policy: same-origin",
+        ] {
+            assert!(answer.contains(said), "{path} {answer}");
+        }
+        assert!(answer.contains("cache-control: no-store") || path == "/icon.svg", "{path} {answer}");
+    }
     let (_, written) = port.curl(&["--write-out", " %{http_code}", "--data", "x=1"], "/");
     assert!(written.ends_with(" 405"), "{written}");
 }
@@ -187,6 +296,15 @@ fn who_dawdles_or_sends_too_much_or_comes_too_often_is_cut_off() {
         assert!(!ok || answer.ends_with(" 431"), "{version} {answer}");
     }
 
+    // A body that never ends.
+    let mut half = port.connect();
+    half.write_all(b"POST /unseal HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nshare").unwrap();
+    half.flush().unwrap();
+    let mut answer = [0; 12];
+    half.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    drop(half);
+
     let mut inside: Vec<_> = (0..3).map(|_| port.connect()).collect();
     for stream in &mut inside {
         assert!(ask(stream).contains("200"));
@@ -231,4 +349,118 @@ fn the_site_s_own_certificate_is_read_and_a_wrong_one_named() {
     assert!(swapped.to_string().contains("one.key holds no certificate"), "{swapped}");
     let missing = Identity::read(&path("three.pem"), &path("one.key")).unwrap_err();
     assert!(missing.to_string().contains("three.pem"), "{missing}");
+}
+
+/// What a browser keeps between two requests.
+#[derive(Default)]
+struct Browser {
+    cookies: std::collections::BTreeMap<String, String>,
+    token: String,
+}
+
+impl Browser {
+    /// One request; its status and its answer. Keeps the cookies, and the token of the page's forms.
+    fn ask(&mut self, port: &Port, arguments: &[&str], path: &str) -> (u16, String) {
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let header = format!("Cookie: {}", cookies.join("; "));
+        let all = [&["--include", "--header", &header], arguments].concat();
+        let (ok, answer) = port.curl(&all, path);
+        assert!(ok, "{answer}");
+        for line in answer.lines().filter_map(|line| line.strip_prefix("set-cookie: ")) {
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            assert!(
+                line.contains("; Path=/; Secure; HttpOnly; SameSite=Strict") && name.starts_with("__Host-"),
+                "{line}"
+            );
+            // What is to be forgotten is sent empty.
+            match value {
+                "" => self.cookies.remove(name),
+                value => self.cookies.insert(name.to_owned(), value.to_owned()),
+            };
+        }
+        if let Some(token) = answer.split("name=\"token\" value=\"").nth(1) {
+            self.token = token.split('"').next().unwrap().to_owned();
+        }
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+
+    fn post(&mut self, port: &Port, fields: &str, path: &str) -> (u16, String) {
+        let body = format!("token={}&{fields}", self.token);
+        self.ask(port, &["--data", &body], path)
+    }
+}
+
+#[test]
+fn a_browser_is_signed_in_with_a_new_cookie_and_out_by_silence() {
+    let port = Port::of(Fixed { sealed: false }, Limits::default(), None);
+    let mut browser = Browser::default();
+    assert_eq!(browser.ask(&port, &[], "/sign-in").0, 200);
+    let before = browser.cookies.clone();
+    let (status, wrong) = browser.post(&port, "name=ada&password=wrong&code=1", "/sign-in");
+    assert!(status == 422 && wrong.contains("wrong") && !wrong.contains("closed"), "{wrong}");
+    let (status, right) = browser.post(&port, "name=ada&password=right&code=1", "/sign-in");
+    assert!(status == 303 && right.contains("location: /"), "{right}");
+    assert!(!before.values().any(|value| value == &browser.cookies["__Host-moat"]));
+    let (status, page) = browser.ask(&port, &[], "/");
+    assert!(status == 200 && page.contains("Overview") && page.contains("ada &lt;b&gt;"), "{page}");
+    assert!(!page.contains("ada <b>"));
+    // A page that keeps itself up to date does not keep its reader signed in, and ends with the session.
+    let (status, events) = browser.ask(&port, &["--no-buffer"], "/live/overview");
+    assert!(
+        status == 200 && events.contains("event: part") && events.ends_with("event: over\ndata: \n\n"),
+        "{events}"
+    );
+    assert_eq!(browser.ask(&port, &[], "/").1.matches("Overview").count(), 0);
+    assert_eq!(browser.ask(&port, &[], "/boundary").0, 303);
+    assert_eq!(browser.ask(&port, &[], "/live/overview").0, 401);
+}
+
+#[test]
+fn strangers_who_watch_take_nothing_from_each_other() {
+    let port = Port::open(Limits { connections_of_one: 64, ..Limits::default() }, None);
+    let watch = || {
+        let mut stream = port.connect();
+        stream.write_all(b"GET /live/unseal HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let (mut told, mut part) = (String::new(), [0; 4096]);
+        while !told.contains("event: part") && !told.contains("retry: ") {
+            let length = stream.read(&mut part).unwrap();
+            assert_ne!(length, 0, "{told}");
+            told.push_str(&String::from_utf8_lossy(&part[..length]));
+        }
+        (stream, told)
+    };
+    let mut all: Vec<_> = (0..33).map(|_| watch()).collect();
+    // Whoever finds no seat is told to come back, by an answer that lets the page be.
+    let (_stream, told) = all.pop().unwrap();
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("retry: 20000"), "{told}");
+    assert!(all.iter().all(|(_, told)| told.contains("event: part")));
+}
+
+#[test]
+fn a_form_from_elsewhere_is_refused_and_tries_are_counted() {
+    let port = Port::open(Limits::default(), None);
+    let mut browser = Browser::default();
+    browser.ask(&port, &[], "/unseal");
+    let own = format!("token={}&share=x", browser.token);
+    let mut other = Browser::default();
+    other.ask(&port, &[], "/unseal");
+    let others = format!("token={}&share=x", other.token);
+    for arguments in [
+        &["--data", "share=x"][..],
+        &["--data", "token=&share=x"],
+        &["--data", &others],
+        &["--data", &own, "--header", "Origin: https://elsewhere.example"],
+        &["--data", &own, "--header", "Sec-Fetch-Site: cross-site"],
+        &["--data", &own, "--header", "Content-Type: text/plain"],
+    ] {
+        assert_eq!(browser.ask(&port, arguments, "/unseal").0, 403, "{arguments:?}");
+    }
+    // Without any cookie the token alone is worth nothing.
+    assert_eq!(Browser::default().ask(&port, &["--data", &own], "/unseal").0, 403);
+    for _ in 0..5 {
+        let (status, page) = browser.post(&port, "share=x", "/unseal");
+        assert!(status == 422 && page.contains("it is &lt;wrong&gt;"), "{page}");
+    }
+    let (status, page) = browser.post(&port, "share=x", "/unseal");
+    assert!(status == 429 && page.contains("retry-after: "), "{page}");
 }

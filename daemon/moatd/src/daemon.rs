@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +47,10 @@ pub(crate) struct Daemon {
     /// Whether the site was ever set up, by its accounts or else by the ledger: accounts that were deleted behind
     /// Moat's back give nobody their rights.
     pub(crate) set_up: AtomicBool,
+    /// How often the vault was sealed since the start: browsers that were signed in before are so no more.
+    pub(crate) seals: AtomicU64,
+    /// Prompts that were answered since the start.
+    pub(crate) answers: AtomicU64,
     /// Held while keys move to another root, or are copied.
     pub(crate) rotating: Mutex<()>,
     /// Held while a password is judged.
@@ -99,6 +103,8 @@ impl Daemon {
             policy,
             held_back: Mutex::default(),
             set_up: AtomicBool::new(true),
+            seals: AtomicU64::default(),
+            answers: AtomicU64::default(),
             rotating: Mutex::default(),
             proving: Mutex::default(),
             agreeing: tokio::sync::Mutex::default(),
@@ -177,6 +183,7 @@ impl Daemon {
 
     /// Wipes the keys from memory and stops what needs them.
     pub(crate) fn seal(&self) {
+        self.seals.fetch_add(1, Ordering::SeqCst);
         self.hold(None);
         self.safe().seal();
         self.ledger.seal();

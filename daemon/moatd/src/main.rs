@@ -22,6 +22,7 @@ mod runs;
 mod safe;
 mod service;
 mod state;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

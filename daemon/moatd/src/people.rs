@@ -1,5 +1,6 @@
 //! Who calls, and what they may do.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use moat_catalog::{AccountRow, ApiKeyRow};
@@ -24,6 +25,20 @@ pub(crate) enum Caller {
     },
     /// Whoever shows this API key.
     Bearer(String),
+    /// A browser in which an account's owner signed in.
+    Browser {
+        /// The account's id.
+        account: String,
+        /// The public half of the key that the account had then.
+        credentials: [u8; 32],
+        /// Where it calls from.
+        from: IpAddr,
+    },
+    /// Whoever shows a passphrase or a share at the admin port: holding it is all the right there is.
+    Holder {
+        /// Where it is shown.
+        from: IpAddr,
+    },
 }
 
 impl From<&UCred> for Caller {
@@ -40,6 +55,8 @@ pub(crate) struct Person {
     pub(crate) who: Who,
     /// The user of the machine at whose command line they act.
     pub(crate) uid: Option<u32>,
+    /// The address from which they act, where that is known.
+    pub(crate) from: Option<IpAddr>,
     standing: Standing,
 }
 
@@ -50,6 +67,8 @@ enum Standing {
     Account(Box<AccountRow>),
     /// An API key, and what its owner may do.
     Key { shown: String, key: Box<ApiKeyRow>, owner: Option<Roles> },
+    /// A holder of a passphrase or a share.
+    Holder,
     /// Nobody whom Moat knows, or can know now.
     Stranger(Failure),
 }
@@ -72,7 +91,25 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
         Ok((accounts, catalog)) => (accounts, Some(catalog), None),
         Err(failure) => (Vec::new(), None, Some(failure)),
     };
+    let from = match caller {
+        Caller::Browser { from, .. } | Caller::Holder { from } => Some(*from),
+        Caller::Process { .. } | Caller::Bearer(_) => None,
+    };
     let (who, uid, standing) = match caller {
+        Caller::Holder { .. } => {
+            (Who::account("a holder at the admin port", "holder"), None, Standing::Holder)
+        }
+        Caller::Browser { account, credentials, .. } => {
+            let own = |row: &AccountRow| row.id == *account && row.key == *credentials && row.enabled;
+            match (accounts.into_iter().find(own), unknown) {
+                (Some(row), _) => (Who::account(&row.name, "none"), None, Standing::Account(Box::new(row))),
+                (None, Some(failure)) => return Err(failure),
+                (None, None) => {
+                    let gone = "this account was disabled or given new credentials: sign in again";
+                    (nobody(), None, Standing::Stranger(Failure::denied(gone)))
+                }
+            }
+        }
         Caller::Process { uid, gid } => {
             let keeper = is_keeper(*uid, *gid, &daemon.settings);
             let keeping = match &unknown {
@@ -121,7 +158,7 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
             },
         },
     };
-    Ok(Person { who, uid, standing })
+    Ok(Person { who, uid, from, standing })
 }
 
 fn nobody() -> Who {
@@ -141,6 +178,10 @@ impl Person {
         let denied = |message: String| Err(Failure::denied(message));
         match &self.standing {
             Standing::Stranger(failure) => Err(failure.clone()),
+            Standing::Holder if matches!(needed, Needed::Act(Act::VaultUnseal)) => Ok(()),
+            Standing::Holder => {
+                denied("a passphrase or a share opens the vault, and gives no other right".to_owned())
+            }
             Standing::Keeper(keeping) => match (keeping, needed) {
                 (Keeping::Alone, _) | (_, Needed::Nothing) => Ok(()),
                 (_, Needed::Act(Act::VaultSeal | Act::VaultUnseal | Act::ServiceEnd)) => Ok(()),
@@ -204,6 +245,21 @@ impl Person {
             Standing::Account(account) => Some(account),
             _ => None,
         }
+    }
+
+    /// The roles of the caller's own account.
+    pub(crate) fn roles(&self) -> Result<Roles, Failure> {
+        match &self.standing {
+            Standing::Account(account) => roles(account),
+            Standing::Stranger(failure) => Err(failure.clone()),
+            _ => Ok(Roles::NONE),
+        }
+    }
+
+    /// Somebody of whom nothing is known yet, at an address.
+    pub(crate) fn unknown(from: IpAddr) -> Self {
+        let unknown = Failure::denied("nobody is signed in");
+        Self { who: nobody(), uid: None, from: Some(from), standing: Standing::Stranger(unknown) }
     }
 
     /// The API key that the caller shows.

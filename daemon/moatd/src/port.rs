@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use moat_admin::{Authority, Certificates, Health, Identity, Limits, serve, site};
+use moat_admin::{Authority, Certificates, Identity, Limits, Stay, serve, site};
 use moat_settings::{AdminSettings, Settings};
 use moat_vault::{SealedFolder, Vault};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::api;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::intake::Intake;
+use crate::web::Web;
 
 /// How often it is looked whether the certificate's files were replaced, and the vault opened.
 const LOOK: Duration = Duration::from_secs(1);
@@ -66,15 +66,15 @@ pub(crate) fn open(
     let clients = Some(settings.client_authority.as_path()).filter(|path| !path.as_os_str().is_empty());
     let tls = certificates.tls(clients).map_err(Failure::internal)?;
     let mut tasks = vec![tokio::spawn(renew(daemon.clone(), certificates))];
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    let stay = Stay { idle: minutes(settings.idle_minutes), whole: minutes(settings.session_hours * 60) };
+    // One site behind all sockets: whoever is signed in by one is so by the others.
+    let service = site(Arc::new(Web { daemon: daemon.clone(), intake: intake.clone() }), stay);
     for socket in sockets {
         if let Ok(address) = socket.local_addr() {
             info!("the admin port is {address}");
         }
-        let (told, ending) = (daemon.clone(), daemon.clone());
-        let (asked, intake) = (daemon.clone(), intake.clone());
-        let answer = move |call| api::call(asked.clone(), intake.clone(), call);
-        let service = site(move || health(&told), answer);
-        let tls = tls.clone();
+        let (ending, service, tls) = (daemon.clone(), service.clone(), tls.clone());
         tasks.push(tokio::spawn(async move {
             let served = serve(socket, tls, Limits::default(), service, async move { ending.ending().await });
             if let Err(error) = served.await {
@@ -83,27 +83,6 @@ pub(crate) fn open(
         }));
     }
     Ok(tasks)
-}
-
-fn health(daemon: &Daemon) -> Health {
-    let sealed = daemon.safe().is_sealed();
-    let refusal = daemon.safe().vault().err().map(|failure| failure.message);
-    let canary = crate::answer::canary(daemon);
-    Health {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        uptime: daemon.started.elapsed().as_secs(),
-        sealed,
-        wanted: daemon.alarm().or(refusal),
-        protections: daemon
-            .protections
-            .iter()
-            .map(|(name, had)| {
-                (name.clone(), if *had { Ok(()) } else { Err("this machine does not grant it".to_owned()) })
-            })
-            .collect(),
-        canary: canary.ways.into_iter().map(|(way, (tried, open))| (way, tried, open)).collect(),
-        tried: canary.flown,
-    }
 }
 
 /// A certificate that nobody vouches for, for as long as the vault is sealed: no key of a lasting one is in the open.

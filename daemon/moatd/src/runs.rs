@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use moat_catalog::{RunRow, StepRow, ValidationRow};
 use moat_contracts::{
-    Dataset, DocumentLoss, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob, TrainOutcome,
+    Dataset, DocumentLoss, EdgeReport, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob,
+    TrainOutcome,
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
@@ -151,8 +152,7 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
     let parse_outcome =
         |json: &String| serde_json::from_str::<TrainOutcome>(json).map_err(|_| damaged("outcome"));
     let outcome = run.outcome.as_ref().map(parse_outcome).transpose()?;
-    let edge =
-        run.edge.as_ref().map(|json| serde_json::from_str(json).map_err(|_| damaged("edge"))).transpose()?;
+    let edge = edge(&run)?;
     let steps = daemon.state.catalog()?.last_step(&run.name)?.unwrap_or(0);
     Ok(Run {
         state: state(&run),
@@ -194,6 +194,12 @@ pub(crate) fn course(daemon: &Daemon, run: &str) -> Result<Course, Failure> {
         steps: catalog.steps(run)?.into_iter().map(step).collect(),
         validations: catalog.validations(run)?.into_iter().map(validation).collect(),
     })
+}
+
+/// What a run's edge was measured to be.
+pub(crate) fn edge(run: &RunRow) -> Result<Option<EdgeReport>, Failure> {
+    let damaged = |_| Failure::internal(format!("the edge of run {} is damaged in the catalog", run.name));
+    run.edge.as_ref().map(|json| serde_json::from_str(json).map_err(damaged)).transpose()
 }
 
 fn save(daemon: &Daemon, run: &mut RunRow, state: RunState, message: Option<String>) -> Result<(), Failure> {

@@ -24,6 +24,14 @@ struct Shares {
     since: Option<Instant>,
 }
 
+impl Shares {
+    fn forget_old(&mut self) {
+        if self.since.is_some_and(|since| since.elapsed() > CEREMONY) {
+            *self = Self::default();
+        }
+    }
+}
+
 impl Safe {
     /// Opens the vault of a folder with the credential that systemd handed over, where there is one; the first start
     /// with a credential makes the vault. Without one the daemon stays sealed.
@@ -109,9 +117,7 @@ impl Safe {
         let needed = usize::from(share.needed());
         let given = {
             let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-            if shares.since.is_some_and(|since| since.elapsed() > CEREMONY) {
-                *shares = Shares::default();
-            }
+            shares.forget_old();
             if shares.given.iter().any(|other| other.set() != share.set()) {
                 return Err(Failure::request("this share is of another set than those given before it"));
             }
@@ -140,11 +146,16 @@ impl Safe {
         // Without a vault there are none, and what is wrong with a damaged one is told to whoever opens it.
         let slots = Vault::inspect(&self.folder).unwrap_or_default();
         let vault = self.vault().ok();
-        let given = self.shares.lock().unwrap_or_else(PoisonError::into_inner).given.len();
+        let (given, needed) = {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            shares.forget_old();
+            (shares.given.len(), shares.given.first().map(|share| u64::from(share.needed())))
+        };
         Seal {
             sealed: vault.is_none(),
             made: Vault::exists(&self.folder),
             shares_given: given as u64,
+            shares_needed: needed,
             generation: vault.as_ref().and_then(|vault| vault.generation().ok()),
             rotating: vault.as_ref().is_some_and(|vault| matches!(vault.rotating(), Ok(Some(_)))),
             guarded: vault.and_then(|vault| vault.guarded().ok()),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Something that must not be printed.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Something that must not be printed, and is wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]
 pub struct Secret(pub String);
 
@@ -52,6 +53,9 @@ pub struct Seal {
     pub made: bool,
     /// Shares given in a ceremony that is under way.
     pub shares_given: u64,
+    /// Shares that this ceremony takes, as the first one that was given says.
+    #[serde(default)]
+    pub shares_needed: Option<u64>,
     /// Generation of the root key, while open.
     pub generation: Option<u32>,
     /// True while keys move to a new root.

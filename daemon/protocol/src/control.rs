@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
 pub use crate::report::{
-    BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Reached, Run, RunState,
-    SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
+    BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Made, Newest, Reached, Run,
+    RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
 };
 pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
 

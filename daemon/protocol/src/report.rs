@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use moat_contracts::{DatasetEntry, DatasetId, Digest, EdgeReport, Reason, Recipe, TextFault, TrainOutcome};
+use moat_contracts::{
+    DatasetEntry, DatasetId, Digest, EdgeReport, Interval, Reason, Recipe, TextFault, TrainOutcome,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::boundary::{Canary, Seal};
@@ -33,6 +35,37 @@ pub struct Status {
     pub protections: BTreeMap<String, bool>,
     /// What waits for a second person.
     pub waiting: u64,
+    /// What was made of the sources' records.
+    #[serde(default)]
+    pub made: Made,
+}
+
+/// What was made of the sources' records, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// Datasets.
+    pub datasets: u64,
+    /// Tokens of the newest one.
+    pub tokens: u64,
+    /// Runs by the word of their state.
+    pub runs: BTreeMap<String, u64>,
+    /// Runs whose edge was measured: models.
+    pub models: u64,
+    /// Models of which it is certain that they are better than their base.
+    pub better: u64,
+    /// The newest model.
+    pub newest: Option<Newest>,
+    /// Prompts that were answered since the start.
+    pub answers: u64,
+}
+
+/// The newest model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Newest {
+    /// Its run.
+    pub run: String,
+    /// Bits per byte that it saves on what was held back; none where too little was.
+    pub edge: Option<Interval>,
 }
 
 /// How one source stands.

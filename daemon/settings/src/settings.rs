@@ -78,7 +78,7 @@ pub struct BoundarySettings {
 }
 
 /// The port of the admin UI and of the API.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminSettings {
     /// Address and port to listen on where systemd passes no socket; empty for none.
@@ -91,6 +91,24 @@ pub struct AdminSettings {
     pub key: PathBuf,
     /// The authority whose clients alone may connect, PEM; empty for any client.
     pub client_authority: PathBuf,
+    /// Minutes without a request after which a browser is signed out.
+    pub idle_minutes: u64,
+    /// Hours after which a browser is signed out, whatever it does.
+    pub session_hours: u64,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: String::new(),
+            names: Vec::new(),
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            client_authority: PathBuf::new(),
+            idle_minutes: 15,
+            session_hours: 8,
+        }
+    }
 }
 
 /// Who keeps the ledger honest.
@@ -301,6 +319,8 @@ impl Settings {
         }
         let paired = admin.certificate.as_os_str().is_empty() == admin.key.as_os_str().is_empty();
         hold(paired, "admin.key", "must be given with `admin.certificate`, and only with it");
+        hold((1..=1440).contains(&admin.idle_minutes), "admin.idle_minutes", "must be from 1 to 1440");
+        hold((1..=168).contains(&admin.session_hours), "admin.session_hours", "must be from 1 to 168");
         let often = (1..=86_400).contains(&self.ledger.checkpoint_seconds);
         hold(often, "ledger.checkpoint_seconds", "must be from 1 to 86400");
         hold(self.training.threads <= 1024, "training.threads", "must be at most 1024, or 0 for every core");

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use moat_catalog::ApiKeyRow;
 use moat_contracts::{AskJob, Sampling};
@@ -48,6 +49,7 @@ pub(crate) async fn ask(
     engine.job(&job).await?;
     match engine.result().await {
         Ok(FromEngine::Answered(completions)) => {
+            daemon.answers.fetch_add(1, Ordering::Relaxed);
             if let Some(key) = key {
                 keys::count(daemon, key, &completions, base.bytes)?;
             }

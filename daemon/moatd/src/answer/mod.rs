@@ -9,6 +9,7 @@ mod export;
 mod keys;
 mod ledger;
 mod runs;
+pub(crate) mod sessions;
 pub(crate) mod statements;
 mod status;
 mod vault;
@@ -40,6 +41,10 @@ pub(crate) async fn on_record(
     let mut person = people::person(daemon, caller)?;
     let allowed = person.may(&request);
     let act = record::act(&request, person.who.clone());
+    let act = match person.from {
+        Some(from) => act.map(|act| act.detail("address", from)),
+        None => act,
+    };
     if let Err(failure) = allowed {
         if let Some(act) = act {
             record::refused(daemon, &act)?;

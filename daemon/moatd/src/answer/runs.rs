@@ -23,7 +23,9 @@ pub(crate) fn list(daemon: &Daemon) -> Result<Reply, Failure> {
 
 /// One run.
 pub(crate) fn show(daemon: &Daemon, name: &str) -> Result<Reply, Failure> {
-    reply(daemon, find(daemon, name)?)
+    let row = find(daemon, name)?;
+    let course = runs::course(daemon, &row.name)?;
+    Ok(Reply::Run(Box::new(Run { course, ..runs::shown(daemon, row)? })))
 }
 
 /// Puts a stopped or failed run into the queue again.

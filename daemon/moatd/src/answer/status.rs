@@ -1,6 +1,8 @@
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use moat_protocol::control::{Canary, Reply, SourceStatus, Status};
+use moat_catalog::{Catalog, RunRow};
+use moat_protocol::control::{Canary, Made, Newest, Reply, SourceStatus, Status};
 
 use super::statements;
 use crate::daemon::Daemon;
@@ -42,10 +44,31 @@ fn work(daemon: &Daemon, status: &mut Status) -> Result<(), Failure> {
         };
         status.sources.insert(source.name.clone(), found);
     }
-    let active = catalog.runs()?.into_iter().filter(|run| runs::is_active(runs::state(run)));
+    let runs = catalog.runs()?;
+    status.made = made(daemon, &catalog, &runs)?;
+    let active = runs.into_iter().filter(|run| runs::is_active(runs::state(run)));
     status.active_runs = active.map(|run| run.name).collect();
     status.waiting = statements::waiting(&catalog)?;
     Ok(())
+}
+
+/// What was made of the sources' records.
+fn made(daemon: &Daemon, catalog: &Catalog, runs: &[RunRow]) -> Result<Made, Failure> {
+    let datasets = catalog.datasets()?;
+    let mut made = Made {
+        datasets: datasets.len() as u64,
+        tokens: datasets.first().map_or(0, |newest| newest.tokens),
+        answers: daemon.answers.load(Ordering::Relaxed),
+        ..Made::default()
+    };
+    for run in runs {
+        *made.runs.entry(run.state.clone()).or_default() += 1;
+        let Some(edge) = runs::edge(run)? else { continue };
+        made.models += 1;
+        made.better += u64::from(edge.has_edge);
+        made.newest = Some(Newest { run: run.name.clone(), edge: edge.all.edge });
+    }
+    Ok(made)
 }
 
 /// What the canaries tried, by way.

@@ -30,8 +30,8 @@ pub(crate) async fn init(daemon: &Arc<Daemon>, intake: &Intake, with: NewSlot) -
 pub(crate) async fn unseal(daemon: &Arc<Daemon>, intake: &Intake, with: Key) -> Result<Reply, Failure> {
     let again = daemon.clone();
     let missing = blocking(move || match with {
-        Key::Passphrase(text) => {
-            again.safe().unseal(&Kek::passphrase(text.0.into()))?;
+        Key::Passphrase(mut text) => {
+            again.safe().unseal(&Kek::passphrase(std::mem::take(&mut text.0).into()))?;
             Ok(0)
         }
         Key::Share(text) => {
@@ -112,7 +112,7 @@ pub(crate) async fn rotate(daemon: &Arc<Daemon>) -> Result<Reply, Failure> {
 fn kek(with: NewSlot) -> Result<(Kek, Vec<Secret>), Failure> {
     Ok(match with {
         NewSlot::Credential => (Kek::credential().map_err(failure)?, Vec::new()),
-        NewSlot::Passphrase(text) => (Kek::passphrase(text.0.into()), Vec::new()),
+        NewSlot::Passphrase(mut text) => (Kek::passphrase(std::mem::take(&mut text.0).into()), Vec::new()),
         NewSlot::Shares { needed, of } => {
             let (kek, shares) = Kek::split(needed, of).map_err(failure)?;
             let shares = shares.iter().map(|share| Secret(share.to_text().to_string())).collect();

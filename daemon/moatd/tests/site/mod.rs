@@ -1,6 +1,7 @@
 //! A site of its own for a test: folders, a tiny base, and a real `moatd` with a real `moat-engine`.
 #![allow(dead_code)]
 
+pub(crate) mod browser;
 pub(crate) mod people;
 
 use std::fs;

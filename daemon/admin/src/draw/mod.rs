@@ -1,0 +1,152 @@
+//! How pages look: the frame around each, the files that they are made with, and the parts that they share.
+
+pub(crate) mod curve;
+pub(crate) mod parts;
+pub(crate) mod qr;
+
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
+use maud::{DOCTYPE, Markup, html};
+use warp::Reply;
+
+use crate::Health;
+use crate::form::TOKEN;
+use crate::routes::{Needs, PLACES, Place};
+use crate::site::Here;
+
+/// A file that pages are made with.
+pub(crate) struct File {
+    pub(crate) path: &'static str,
+    kind: &'static str,
+    content: &'static str,
+}
+
+/// All of them. Their names say the version, so that a browser keeps each for as long as it is the right one.
+pub(crate) const FILES: &[File] = &[
+    File {
+        path: concat!("/style-", env!("CARGO_PKG_VERSION"), ".css"),
+        kind: "text/css; charset=utf-8",
+        content: include_str!("../assets/style.css"),
+    },
+    File {
+        path: concat!("/script-", env!("CARGO_PKG_VERSION"), ".js"),
+        kind: "text/javascript; charset=utf-8",
+        content: include_str!("../assets/script.js"),
+    },
+    File { path: "/icon.svg", kind: "image/svg+xml", content: include_str!("../assets/icon.svg") },
+];
+
+impl File {
+    pub(crate) fn answer(&self) -> warp::reply::Response {
+        let reply = warp::reply::with_header(self.content, CONTENT_TYPE, self.kind);
+        // Checked again by the next start's visitors at the latest: a development build keeps its version.
+        warp::reply::with_header(reply, CACHE_CONTROL, "max-age=300").into_response()
+    }
+}
+
+/// What stands around a page.
+pub(crate) struct Frame<'a> {
+    pub(crate) health: &'a Health,
+    pub(crate) here: Option<&'a Here>,
+    /// The page of the navigation that this one belongs to.
+    pub(crate) place: &'a str,
+    pub(crate) title: &'a str,
+    /// What came of what was just done.
+    pub(crate) note: Option<String>,
+}
+
+/// A whole page.
+pub(crate) fn frame(frame: &Frame<'_>, body: Markup) -> Markup {
+    let Frame { health, here, title, note, .. } = frame;
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Moat" }
+                link rel="icon" href="/icon.svg";
+                link rel="stylesheet" href=(FILES[0].path);
+                script src=(FILES[1].path) defer {}
+            }
+            body {
+                a.skip href="#main" { "Skip to the page" }
+                header.top {
+                    a.mark href="/" { img src="/icon.svg" alt="" width="24" height="24"; span { "Moat" } }
+                    (standing(health))
+                    @if let Some(here) = here { (person(here)) }
+                }
+                @if let Some(here) = here {
+                    nav.side aria-label="Pages" { (places(here, frame.place)) }
+                    nav.menu aria-label="Pages" {
+                        details { summary { "Menu" } (places(here, frame.place)) }
+                    }
+                }
+                main #main .alone[here.is_none()] tabindex="-1" {
+                    @if let Some(note) = note { p.note role="status" { (note) } }
+                    (body)
+                }
+            }
+        }
+    }
+}
+
+/// Seal and egress, always in sight.
+fn standing(health: &Health) -> Markup {
+    let open = health.open_ways();
+    html! {
+        ul.standing aria-label="How the box stands" {
+            li {
+                @if health.sealed { (parts::chip("waits", "Sealed")) } @else { (parts::chip("good", "Open")) }
+            }
+            li {
+                @match (health.tried, open) {
+                    (None, _) => (parts::chip("quiet", "Ways out not tried yet")),
+                    (Some(_), 0) => span.chip.good title={ (health.canary.len()) " ways out tried, none open" } {
+                        "No way out"
+                    },
+                    (Some(_), _) => (parts::chip("bad", &format!("{open} ways out open"))),
+                }
+            }
+            @if !health.sealed && health.wanted.is_some() {
+                li { (parts::chip("bad", "Needs a person")) }
+            }
+        }
+    }
+}
+
+fn person(here: &Here) -> Markup {
+    let roles: Vec<_> = here.standing.roles.iter().map(|role| role.word()).collect();
+    let roles = if roles.is_empty() { "no role yet".to_owned() } else { roles.join(", ") };
+    html! {
+        details.person {
+            summary { (here.session.person.name) }
+            div.card {
+                p { strong { (here.session.person.name) } br; span.soft { (roles) } }
+                form method="post" action="/sign-out" {
+                    (token(&here.session.token))
+                    button { "Sign out" }
+                }
+            }
+        }
+    }
+}
+
+fn places(here: &Here, place: &str) -> Markup {
+    let seen = |place: &&Place| match place.needs {
+        Needs::Act(act) => here.standing.may(act),
+        Needs::Anyone | Needs::Account => true,
+    };
+    html! {
+        ul {
+            @for found in PLACES.iter().filter(seen) {
+                li { a href=(found.path) aria-current=[(found.path == place).then_some("page")] { (found.title) } }
+            }
+        }
+    }
+}
+
+/// The hidden field that says a form is of this session.
+pub(crate) fn token(token: &str) -> Markup {
+    html! { input type="hidden" name=(TOKEN) value=(token); }
+}

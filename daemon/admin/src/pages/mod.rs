@@ -1,0 +1,14 @@
+//! The pages, a file for each: what it asks of the daemon, and how it draws the answer.
+
+pub(crate) mod approvals;
+pub(crate) mod boundary;
+pub(crate) mod data;
+pub(crate) mod door;
+pub(crate) mod error;
+pub(crate) mod ledger;
+pub(crate) mod models;
+pub(crate) mod overview;
+pub(crate) mod people;
+pub(crate) mod playground;
+pub(crate) mod runs;
+pub(crate) mod sources;

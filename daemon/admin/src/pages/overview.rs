@@ -1,0 +1,245 @@
+//! The whole factory at a glance: the line from sources to answers, what waits for a person, what is wrong.
+
+use maud::{Markup, Render, html};
+use moat_contracts::Interval;
+use moat_protocol::control::{Reply, Request, SourceStatus, Status};
+use moat_rights::Act;
+
+use super::door;
+use crate::Refusal;
+use crate::draw::parts::{self, bytes, chip, count, numbers, short, table, time, words};
+use crate::live;
+use crate::routes::Needs;
+use crate::site::{Outcome, Page, Visit, reply_of};
+
+/// The overview for whoever is signed in, the door for everybody else.
+pub(crate) async fn front(visit: Visit) -> Result<Outcome, Refusal> {
+    if visit.here.is_none() {
+        return door::show(visit).await;
+    }
+    if !visit.may(Act::StatusRead) {
+        let body = html! {
+            h1 { "Welcome" }
+            p.lead { "This account has no role yet, so there is nothing that it may see." }
+            p { "An admin asks for its roles, and an approver agrees." }
+        };
+        return Ok(Page::of("/", "Welcome", body));
+    }
+    let status = status(&visit).await?;
+    let body = html! {
+        h1 { "Overview" }
+        div data-live="/live/overview" { (draw(&visit, &status)) }
+    };
+    Ok(Page::of("/", "Overview", body))
+}
+
+/// The overview as it goes on.
+pub(crate) async fn live(visit: Visit) -> Result<Outcome, Refusal> {
+    Ok(live::part(visit, Needs::Act(Act::StatusRead), |visit| {
+        Box::pin(async move { status(visit).await.ok().map(|status| draw(visit, &status)) })
+    }))
+}
+
+pub(crate) async fn status(visit: &Visit) -> Result<Status, Refusal> {
+    Ok(*reply_of!(visit.ask(Request::Status).await?, Reply::Status(status) => status))
+}
+
+fn draw(visit: &Visit, status: &Status) -> Markup {
+    html! {
+        (line(visit, status))
+        div.columns {
+            (waits(visit, status))
+            (wrong(visit, status))
+        }
+        (sources(status))
+    }
+}
+
+/// One place on the line, with the page that tells more for whoever may see it.
+fn station(title: &str, page: Option<&str>, big: impl Render, under: impl Render) -> Markup {
+    html! {
+        li.station {
+            h2 { @match page { Some(page) => a href=(page) { (title) }, None => (title) } }
+            p.big { (big) }
+            div.under { (under) }
+        }
+    }
+}
+
+/// The counts of all sources together.
+#[derive(Default)]
+struct Sum {
+    documents: u64,
+    bytes: u64,
+    kept: u64,
+    redacted: u64,
+    dropped: u64,
+    scanning: usize,
+}
+
+fn sum(status: &Status) -> Sum {
+    let mut sum = Sum::default();
+    for source in status.sources.values() {
+        let verdict = |word: &str| source.verdicts.get(word).copied().unwrap_or(0);
+        sum.documents += source.present;
+        sum.bytes += source.bytes;
+        sum.kept += verdict("kept");
+        sum.redacted += verdict("redacted");
+        sum.dropped += verdict("dropped");
+        sum.scanning += usize::from(source.scanning);
+    }
+    sum
+}
+
+fn line(visit: &Visit, status: &Status) -> Markup {
+    let sum = sum(status);
+    let made = &status.made;
+    let records = sum.kept + sum.redacted + sum.dropped;
+    let runs: u64 = made.runs.values().sum();
+    html! {
+        ol.line aria-label="The line from sources to answers" {
+            (station("Sources", Some("/sources"), count(status.sources.len() as u64), html! {
+                p { (short(sum.documents)) " documents" }
+                p { (bytes(sum.bytes)) }
+                @if sum.scanning > 0 { p { (chip("live", &format!("{} scanning", sum.scanning))) } }
+            }))
+            (station("Records", Some("/data"), short(records), html! {
+                (parts::proportions("Records", &[("kept", sum.kept, "good"), ("redacted", sum.redacted, "waits"), ("dropped", sum.dropped, "quiet")]))
+                p.key { span.good { (short(sum.kept)) " kept" } }
+                p.key { span.waits { (short(sum.redacted)) " redacted" } }
+                p.key { span.quiet { (short(sum.dropped)) " dropped" } }
+            }))
+            (station("Datasets", Some("/data"), count(made.datasets), html! {
+                @if made.datasets > 0 { p { (short(made.tokens)) " tokens in the newest" } } @else { p { "none built yet" } }
+            }))
+            (station("Runs", Some("/runs"), count(runs), html! {
+                @for (state, number) in &made.runs { p.key { span class=(tone(state)) { (count(*number)) " " (state) } } }
+                @if runs == 0 { p { "none yet" } }
+            }))
+            (station("Models", visit.may(Act::EdgeRead).then_some("/models"), count(made.models), html! {
+                @if made.models > 0 { p { (count(made.better)) " with an edge" } } @else { p { "none measured yet" } }
+                @if let Some(newest) = &made.newest { p { (newest.run) ": " (edge(newest.edge.as_ref())) } }
+            }))
+            (station("Answers", visit.may(Act::ModelAsk).then_some("/playground"), short(made.answers), html! {
+                p { "since " (parts::duration(status.uptime)) }
+            }))
+        }
+    }
+}
+
+/// The colour of a run's state.
+pub(crate) fn tone(state: &str) -> &'static str {
+    match state {
+        "done" => "good",
+        "failed" => "bad",
+        "stopped" => "waits",
+        "queued" => "quiet",
+        _ => "live",
+    }
+}
+
+/// Bits per byte that a model saves, with the ends of the interval.
+pub(crate) fn edge(edge: Option<&Interval>) -> Markup {
+    match edge {
+        None => html! { "too little held back" },
+        Some(edge) => html! {
+            span title={ "between " (format!("{:+.4}", edge.low)) " and " (format!("{:+.4}", edge.high)) " bits per byte" } {
+                (format!("{:+.3}", edge.value)) " bits/byte"
+            }
+        },
+    }
+}
+
+fn waits(visit: &Visit, status: &Status) -> Markup {
+    let stopped = status.made.runs.get("stopped").copied().unwrap_or(0);
+    html! {
+        section.panel aria-labelledby="waits" {
+            h2 #waits { "Waits for a person" }
+            ul.list {
+                @if status.waiting > 0 {
+                    li { (chip("waits", &count(status.waiting))) " "
+                        @if status.waiting == 1 { "request needs" } @else { "requests need" } " a second person: " a href="/approvals" { "Approvals" }
+                        @if !visit.may(Act::ExportApprove) { span.soft { " – an approver" } } }
+                }
+                @if stopped > 0 { li { (chip("waits", &count(stopped))) " stopped " @if stopped == 1 { "run" } @else { "runs" } } }
+                @if status.sources.is_empty() { li { "No source is configured: name one in " code { "moat.toml" } "." } }
+                @if status.waiting == 0 && stopped == 0 && !status.sources.is_empty() { li.soft { "Nothing." } }
+            }
+        }
+    }
+}
+
+fn wrong(visit: &Visit, status: &Status) -> Markup {
+    let failed = status.made.runs.get("failed").copied().unwrap_or(0);
+    let faults: Vec<_> =
+        status.sources.iter().filter_map(|(name, source)| Some((name, source.fault.as_ref()?))).collect();
+    let missing: Vec<_> = status.protections.iter().filter(|(_, had)| !**had).map(|(name, _)| name).collect();
+    let quiet = status.alarm.is_none()
+        && faults.is_empty()
+        && failed == 0
+        && missing.is_empty()
+        && visit.health.open_ways() == 0;
+    html! {
+        section.panel aria-labelledby="wrong" {
+            h2 #wrong { "Is wrong" }
+            ul.list {
+                @if let Some(alarm) = &status.alarm { li { (chip("bad", "alarm")) " " (alarm) } }
+                @for (name, fault) in faults { li { (chip("bad", "source")) " " strong { (name) } ": " (fault) } }
+                @if failed > 0 { li { (chip("bad", &count(failed))) " failed " @if failed == 1 { "run" } @else { "runs" } } }
+                @for name in missing { li { (chip("bad", "protection")) " " (name) ": this machine does not grant it" } }
+                @if quiet { li.soft { "Nothing." } }
+            }
+        }
+    }
+}
+
+fn sources(status: &Status) -> Markup {
+    let heads = [
+        words("Source"),
+        words("State"),
+        numbers("Documents"),
+        numbers("Size"),
+        numbers("Kept"),
+        numbers("Redacted"),
+        numbers("Dropped"),
+        numbers("Not read"),
+    ];
+    html! {
+        section aria-labelledby="sources" {
+            h2 #sources { "Sources" }
+            @if status.sources.is_empty() {
+                p.empty { "No source yet. A source is a folder or a git repository that Moat may read." }
+            } @else {
+                (table("Sources", &heads, html! {
+                    @for (name, source) in &status.sources { (row(name, source)) }
+                }))
+            }
+        }
+    }
+}
+
+fn row(name: &str, source: &SourceStatus) -> Markup {
+    let verdict = |word: &str| source.verdicts.get(word).copied().unwrap_or(0);
+    html! {
+        tr {
+            th scope="row" { (name) " " span.soft { (source.kind) } }
+            td { (state(source)) }
+            td.n { (short(source.present)) }
+            td.n { (bytes(source.bytes)) }
+            td.n { (short(verdict("kept"))) }
+            td.n { (short(verdict("redacted"))) }
+            td.n { (short(verdict("dropped"))) }
+            td.n { (short(source.skipped.values().sum())) }
+        }
+    }
+}
+
+/// Where a source stands.
+pub(crate) fn state(source: &SourceStatus) -> Markup {
+    match (&source.fault, source.scanning, source.scanned) {
+        (Some(_), ..) => chip("bad", "failed"),
+        (_, true, _) => chip("live", "scanning"),
+        (_, _, Some(at)) => html! { (chip("good", "in step")) " " span.soft { (time(at)) } },
+        (_, _, None) => chip("quiet", "not scanned yet"),
+    }
+}

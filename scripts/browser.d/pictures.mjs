@@ -1,0 +1,93 @@
+// Pictures of every page, in both colours, at three widths.
+import * as path from "node:path";
+import { HOSTILE, Site } from "./site.mjs";
+import { prepare, recipe } from "./prepare.mjs";
+
+const SIZES = [[360, 780], [1024, 768], [2560, 1440]];
+
+const site = await Site.make();
+const folder = process.env.MOAT_PICTURES;
+const wide = [];
+
+// One page as whoever has this state sees it, at every size.
+async function picture(state, at, name, before = async () => {}) {
+  for (const [width, height] of SIZES) {
+    for (const colorScheme of ["light", "dark"]) {
+      const page = await site.browser({ storageState: state, viewport: { width, height }, colorScheme, reducedMotion: "reduce" });
+      await page.goto(site.address + at);
+      await before(page);
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      if (over > 0) wide.push(`${name} at ${width}: ${over} pixels too wide`);
+      await page.screenshot({ path: path.join(folder, `${name}-${width}-${colorScheme}.png`), fullPage: width !== 2560 });
+      await page.context().close();
+    }
+  }
+}
+
+async function signedIn(name) {
+  const page = await site.browser();
+  await site.signIn(page, name);
+  return { page, state: await page.context().storageState() };
+}
+
+try {
+  await site.start();
+  await picture(undefined, "/", "no-vault");
+  const shares = await prepare(site, () => picture(undefined, "/", "no-accounts"));
+  await picture(undefined, "/", "sealed");
+  const holder = await site.browser();
+  await site.giveShare(holder, shares[0]);
+  await picture(undefined, "/unseal", "one-share");
+  await site.giveShare(holder, shares[1]);
+  await picture(undefined, "/sign-in", "sign-in");
+  const ada = await signedIn("ada");
+  for (const [at, name] of [["/", "overview-empty"], ["/runs", "runs-empty"], ["/models", "models-empty"], ["/approvals", "approvals-empty"], ["/runs/new", "new-run"]]) {
+    await picture(ada.state, at, name);
+  }
+  await ada.page.goto(`${site.address}/runs/new`);
+  await ada.page.fill("#recipe", recipe(240));
+  await ada.page.click('main button:text-is("Start")');
+  await ada.page.waitForSelector(".progress strong", { timeout: 120000 });
+  const run = new URL(ada.page.url()).pathname;
+  await ada.page.waitForFunction(() => Number(document.querySelector(".progress strong")?.textContent) > 40, null, { timeout: 240000 });
+  await picture(ada.state, run, "run-training", (page) => page.waitForTimeout(1500));
+  await ada.page.waitForSelector("#edge", { timeout: 480000 });
+  await picture(ada.state, run, "run-done");
+  const model = run.replace("/runs/", "/models/");
+  for (const [at, name] of [["/", "overview"], ["/sources", "sources"], ["/data", "data"], ["/runs", "runs"], ["/models", "models"], [model, "model"], ["/people", "people"], ["/people/ben", "person"], ["/boundary", "boundary"]]) {
+    await picture(ada.state, at, name);
+  }
+  await picture(ada.state, "/data", "why", async (page) => {
+    await page.fill("#path", HOSTILE);
+    await page.click('main button:text-is("Why")');
+    await page.waitForSelector("text=SHA-256");
+  });
+  await picture(ada.state, "/data", "dataset", async (page) => {
+    await page.click("tbody th a");
+    await page.waitForSelector("#named");
+  });
+  await picture(ada.state, "/playground", "playground", async (page) => {
+    await page.fill("#prompt", "To create an index on a table, use");
+    await page.click('main button:text-is("Ask both")');
+    await page.waitForSelector("text=tokens/s", { timeout: 120000 });
+  });
+  await picture(ada.state, "/runs/none", "not-here");
+  await ada.page.goto(site.address + model);
+  await ada.page.fill("#folder", path.join(site.folder, "exports/own"));
+  await ada.page.fill("#export-password", site.people.ada.password);
+  await ada.page.fill("#export-code", await site.code(site.people.ada));
+  await ada.page.click('main button:text-is("Ask for it")');
+  await ada.page.waitForSelector("text=waits for somebody else", { timeout: 240000 });
+  const ben = await signedIn("ben");
+  await picture(ben.state, "/approvals", "approvals");
+  await picture(ben.state, new URL(ada.page.url()).pathname, "approval");
+  await picture(ben.state, "/runs/new", "not-allowed");
+  const eve = await signedIn("eve");
+  await picture(eve.state, "/ledger", "ledger");
+} finally {
+  await site.end();
+}
+if (wide.length > 0) {
+  console.error(wide.join("\n"));
+  process.exit(1);
+}
