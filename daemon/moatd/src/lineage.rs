@@ -66,7 +66,7 @@ pub(crate) fn earlier<'a>(all: &'a [RunRow], run: &'a RunRow) -> impl Iterator<I
         let name = &run.recipe.train.start_from;
         all.iter().find(|other| other.name == *name && other.number < run.number)
     };
-    std::iter::successors(before(run), move |run| before(*run))
+    std::iter::successors(before(run), move |run| before(run))
 }
 
 /// Records that the runs before a run trained on or chose by.

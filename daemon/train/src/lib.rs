@@ -1,10 +1,11 @@
 //! Training: examples become tokens, tokens become packed rows, rows become an adapter or a model.
 //!
-//! [`Intake`] tokenises examples as they arrive and keeps only tokens; [`Plan`] cuts, packs and orders them, the same
-//! on every machine; [`train`] runs the optimiser over the plan, looks at the validation side where there is one, writes
-//! checkpoints from which it goes on with the same bits, and leaves `adapter/` or `model/`; [`merge`] adds an adapter to its base. What cannot be trained as
-//! its owner means it is refused with the reason before the first step. It never opens a connection, never writes a
-//! log, keeps no text beyond the group that is being tokenised, and puts none into an error.
+//! [`Intake`] tokenises examples as they arrive and keeps only tokens; [`Plan`] cuts, packs and orders them, the
+//! same on every machine; [`train`] runs the optimiser over the plan, looks at the validation side where there is
+//! one, writes checkpoints from which it goes on with the same bits, and leaves `adapter/` or `model/`; [`merge`]
+//! adds an adapter to its base. What cannot be trained as its owner means it is refused with the reason before the
+//! first step. It never opens a connection, never writes a log, keeps no text beyond the group that is being
+//! tokenised, and puts none into an error.
 
 mod checkpoint;
 mod corpus;
