@@ -49,9 +49,9 @@ try {
   await ada.page.click('main button:text-is("Start")');
   await ada.page.waitForSelector(".progress strong", { timeout: 120000 });
   const run = new URL(ada.page.url()).pathname;
-  await ada.page.waitForFunction(() => Number(document.querySelector(".progress strong")?.textContent) > 40, null, { timeout: 240000 });
+  await ada.page.waitForFunction(() => Number(document.querySelector(".progress strong")?.textContent) > 40, null, { timeout: 900000 });
   await picture(ada.state, run, "run-training", (page) => page.waitForTimeout(1500));
-  await ada.page.waitForSelector("#edge", { timeout: 480000 });
+  await ada.page.waitForSelector("#edge", { timeout: 900000 });
   await picture(ada.state, run, "run-done");
   const model = run.replace("/runs/", "/models/");
   for (const [at, name] of [["/", "overview"], ["/sources", "sources"], ["/data", "data"], ["/runs", "runs"], ["/models", "models"], [model, "model"], ["/people", "people"], ["/people/ben", "person"], ["/boundary", "boundary"]]) {
@@ -77,7 +77,7 @@ try {
   await ada.page.fill("#export-password", site.people.ada.password);
   await ada.page.fill("#export-code", await site.code(site.people.ada));
   await ada.page.click('main button:text-is("Ask for it")');
-  await ada.page.waitForSelector("text=waits for somebody else", { timeout: 240000 });
+  await ada.page.waitForSelector("text=waits for somebody else", { timeout: 900000 });
   const ben = await signedIn("ben");
   await picture(ben.state, "/approvals", "approvals");
   await picture(ben.state, new URL(ada.page.url()).pathname, "approval");

@@ -110,6 +110,8 @@ settle_seconds = 0
   async browser(options = {}) {
     const chromium = await this.browse();
     const context = await chromium.newContext({ ignoreHTTPSErrors: true, ...options });
+    // A busy machine is slow, and no fault of the page.
+    context.setDefaultTimeout(120000);
     const page = await context.newPage();
     page.faults = [];
     page.on("pageerror", (error) => page.faults.push(String(error)));

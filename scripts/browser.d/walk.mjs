@@ -32,7 +32,11 @@ try {
   await site.start();
   const [one, other] = [await site.browser(), await site.browser()];
   await open(one, "/", "no vault");
-  const shares = await prepare(site, () => open(one, "/sign-in", "no accounts"));
+  const shares = await prepare(site, async () => {
+    // The page that told of no vault goes on by itself.
+    await one.waitForSelector("text=There are no accounts yet");
+    await look(one, "no accounts");
+  });
 
   step("two holders open it, each from a browser of their own");
   await open(one, "/", "sealed");
@@ -155,7 +159,7 @@ try {
   await ada.waitForFunction((begun) => {
     const shown = document.querySelector(".progress strong");
     return shown && Number(shown.textContent.replaceAll(",", "")) >= begun + 20;
-  }, begun, { timeout: 240000 });
+  }, begun, { timeout: 900000 });
   await look(ada, "a run that trains");
   const reached = await steps();
   await site.stop("SIGKILL");
@@ -172,8 +176,8 @@ try {
   await ada.waitForFunction((reached) => {
     const shown = document.querySelector(".progress strong");
     return shown && Number(shown.textContent.replaceAll(",", "")) > reached;
-  }, reached, { timeout: 240000 });
-  await ada.waitForSelector("#edge", { timeout: 120000 });
+  }, reached, { timeout: 900000 });
+  await ada.waitForSelector("#edge", { timeout: 900000 });
   await look(ada, "a run that is done");
 
   step("what it became");
@@ -192,7 +196,7 @@ try {
   await ada.fill("#export-password", site.people.ada.password);
   await ada.fill("#export-code", await site.code(site.people.ada));
   await ada.click('main button:text-is("Ask for it")');
-  await ada.waitForSelector("text=waits for somebody else", { timeout: 240000 });
+  await ada.waitForSelector("text=waits for somebody else", { timeout: 900000 });
   await look(ada, "asked for");
   assert.equal(await ada.locator("text=Agree to it").count(), 0);
   await site.signIn(ben, "ben");
@@ -204,7 +208,7 @@ try {
   await ben.fill("#agree-password", site.people.ben.password);
   await ben.fill("#agree-code", await site.code(site.people.ben));
   await ben.click('main button:text-is("Agree to it")');
-  await ben.waitForSelector("text=Agreed, and done", { timeout: 240000 });
+  await ben.waitForSelector("text=Agreed, and done", { timeout: 900000 });
   assert.ok(fs.existsSync(path.join(own, "model/model.safetensors")));
   await look(ben, "agreed");
 

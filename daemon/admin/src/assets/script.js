@@ -39,6 +39,8 @@ function follow(part) {
   });
   events.addEventListener("open", () => part.classList.remove("stale"));
   addEventListener("pagehide", () => events.close());
+  // What a form comes to is told by its own answer, which loading the page anew would cut off.
+  addEventListener("submit", () => events.close());
 }
 
 localise(document);

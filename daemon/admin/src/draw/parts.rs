@@ -89,7 +89,7 @@ pub(crate) fn hash(hash: &impl ToString) -> Markup {
 /// A table that scrolls by itself where it is too wide, by keyboard too.
 pub(crate) fn table(caption: &str, heads: &[Head], rows: impl Render) -> Markup {
     html! {
-        div.scroll role="region" aria-label=(caption) tabindex="0" {
+        div.scroll role="group" aria-label=(caption) tabindex="0" {
             table {
                 caption.unseen { (caption) }
                 thead { tr { @for head in heads { th scope="col" .n[head.number] { (head.title) } } } }

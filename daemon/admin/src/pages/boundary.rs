@@ -99,7 +99,7 @@ fn ways(visit: &Visit) -> Markup {
                 None => p.empty { "The canary has not flown yet." },
                 Some(tried) => {
                     p.soft { "Last tried " (parts::time(tried)) "." }
-                    (table("Ways out", &[words("Way"), numbers("Tried"), numbers("Open"), words("")], html! {
+                    (table("Ways out", &[words("Way"), numbers("Tried"), numbers("Open"), words("State")], html! {
                         @for (way, tries, open) in &health.canary {
                             tr {
                                 th scope="row" { (way) }

@@ -83,7 +83,7 @@ fn entries(visit: &Visit, page: &LedgerPage) -> Markup {
             words("Act"),
             words("Phase"),
             words("On what, and facts"),
-            words(""),
+            words("Proof"),
         ],
         html! {
             @for entry in &page.entries { (row(visit, entry)) }

@@ -23,7 +23,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         @if models.is_empty() {
             p.empty { "No model yet. A run whose edge was measured is one." }
         } @else {
-            (table("Models", &[words("Model"), words("Base"), words("Dataset"), words("Made"), numbers("Edge"), words("")], html! {
+            (table("Models", &[words("Model"), words("Base"), words("Dataset"), words("Made"), numbers("Edge"), words("Verdict")], html! {
                 @for run in models { (row(run)) }
             }))
         }
@@ -91,7 +91,7 @@ pub(crate) fn edges(report: &EdgeReport) -> Markup {
         numbers("Base"),
         numbers("Tuned"),
         numbers("Saved"),
-        words(""),
+        words("Interval"),
     ];
     html! {
         p.soft { "Bits per byte on what was held back, with intervals of " (format!("{:.0}", report.confidence * 100.0))

@@ -54,7 +54,14 @@ fn key_list(visit: &Visit, keys: &[ApiKey]) -> Markup {
     }
     table(
         "API keys",
-        &[words("Key"), words("Owner"), words("For"), words("Void from"), words("Served today"), words("")],
+        &[
+            words("Key"),
+            words("Owner"),
+            words("For"),
+            words("Void from"),
+            words("Served today"),
+            words("Revoke"),
+        ],
         html! {
             @for key in keys {
                 tr {
@@ -202,7 +209,7 @@ fn grouped(secret: &str) -> String {
 
 fn rights() -> Markup {
     html! {
-        div.scroll role="region" aria-label="Who may do what" tabindex="0" {
+        div.scroll role="group" aria-label="Who may do what" tabindex="0" {
             table.rights {
                 caption.unseen { "Who may do what" }
                 thead { tr { th scope="col" { "Act" } @for role in Role::ALL { th scope="col" { (role.word()) } } th scope="col" { "By key" } } }
