@@ -298,7 +298,9 @@ fn who_dawdles_or_sends_too_much_or_comes_too_often_is_cut_off() {
 
     // A body that never ends.
     let mut half = port.connect();
-    half.write_all(b"POST /unseal HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nshare").unwrap();
+    let form = "content-type: application/x-www-form-urlencoded";
+    write!(half, "POST /unseal HTTP/1.1\r\nhost: localhost\r\n{form}\r\ncontent-length: 9\r\n\r\nshare")
+        .unwrap();
     half.flush().unwrap();
     let mut answer = [0; 12];
     half.read_exact(&mut answer).unwrap();

@@ -232,7 +232,7 @@ fn an_account_that_was_made_in_a_browser_signs_in_with_the_codes_that_were_shown
     site.start();
     let own = rustix::process::geteuid().as_raw();
     let people = site.set_up(&[
-        ("ada", "admin", None),
+        ("ada", "admin,engineer", None),
         ("ben", "approver", None),
         ("k", "auditor,steward", Some(own)),
     ]);

@@ -2,6 +2,8 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::Duration;
 
 use ring::hmac;
 
@@ -363,12 +365,20 @@ pub(crate) fn look_up(field: &[u8; 32], purpose: &str, value: &[u8]) -> Result<[
     tag.as_ref()[..16].try_into().map_err(|_| VaultError::Cipher)
 }
 
+/// How often a lock that is held is asked for again, and how long apart.
+const PATIENCE: (u32, Duration) = (50, Duration::from_millis(10));
+
 /// Locks a vault's folder until the file is closed.
 fn hold(folder: &Path) -> Result<File, VaultError> {
     let held = File::open(folder).map_err(VaultError::io("open the folder", folder))?;
-    match held.try_lock() {
-        Ok(()) => Ok(held),
-        Err(TryLockError::WouldBlock) => Err(VaultError::InUse(folder.to_owned())),
-        Err(TryLockError::Error(error)) => Err(VaultError::io("lock", folder)(error)),
+    for _ in 0..PATIENCE.0 {
+        match held.try_lock() {
+            Ok(()) => return Ok(held),
+            // A child that this process is just starting shares the lock of a vault closed meanwhile, until it runs its
+            // own program.
+            Err(TryLockError::WouldBlock) => thread::sleep(PATIENCE.1),
+            Err(TryLockError::Error(error)) => return Err(VaultError::io("lock", folder)(error)),
+        }
     }
+    Err(VaultError::InUse(folder.to_owned()))
 }
