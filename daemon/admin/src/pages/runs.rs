@@ -200,7 +200,7 @@ fn course(told: &Told) -> Markup {
                 (draw("Loss", "nats a token", &loss, &told.validations, true))
                 (draw("Gradient norm", "before clipping", &norm, &[], true))
                 (draw("Learning rate", "", &rate, &[], false))
-                @if !speed.is_empty() { (draw("Speed", "tokens a second", &speed, &[], true)) }
+                @if speed.len() > 1 { (draw("Speed", "tokens a second", &speed, &[], true)) }
             }
         }
     }
