@@ -2,6 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use moat_contracts::Digest;
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -41,6 +42,11 @@ impl Identity {
         let missing = || AdminError::Pem { path: key.to_owned(), what: "private key", key: "key" };
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| missing())?;
         Self::new(certificates, &key)
+    }
+
+    /// SHA-256 of the leaf's DER bytes: what browsers call its fingerprint.
+    pub fn fingerprint(&self) -> Digest {
+        Digest::of(self.0.cert.first().map_or(&[][..], |leaf| leaf.as_ref()))
     }
 }
 

@@ -39,7 +39,7 @@ const LIVE_STRANGERS: usize = 32;
 const MOMENT: Duration = Duration::from_millis(1500);
 
 /// Headers of every answer. The pages need nothing from anywhere else, and no script or style of their own.
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 6] = [
     (
         "content-security-policy",
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -47,11 +47,13 @@ const HEADERS: [(&str, &str); 7] = [
     ("x-content-type-options", "nosniff"),
     // With none at all browsers would say that forms come from nowhere.
     ("referrer-policy", "same-origin"),
-    ("strict-transport-security", "max-age=31536000"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("permissions-policy", "camera=(), microphone=(), geolocation=()"),
 ];
+
+/// Has a browser never again take a certificate that nobody vouches for.
+const STRICT: (&str, &str) = ("strict-transport-security", "max-age=31536000");
 
 /// What all requests share.
 pub(crate) struct Site {
@@ -195,10 +197,12 @@ pub(crate) enum Outcome {
 }
 
 /// The pages; the files that they are made with; `/api/v1/health` for machines (200 where all is well, 503 otherwise);
-/// and `POST /api/v1/VERB` for every other verb, which the daemon answers.
+/// and `POST /api/v1/VERB` for every other verb, which the daemon answers. `lasting` says that the certificate is the same
+/// while the box is sealed: where it is not, a browser that was told to be strict could not open the box again.
 pub fn site(
     daemon: Arc<dyn Daemon>,
     stay: Stay,
+    lasting: bool,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<
@@ -257,9 +261,9 @@ pub fn site(
         },
     );
     let routes = file.or(machine).unify().or(verbs).unify().or(read).unify().or(done).unify();
-    let secured = routes.recover(move |rejection| refused(site.clone(), rejection)).map(|reply: _| {
+    let secured = routes.recover(move |rejection| refused(site.clone(), rejection)).map(move |reply: _| {
         let mut response = warp::Reply::into_response(reply);
-        for (name, value) in HEADERS {
+        for (name, value) in HEADERS.into_iter().chain(lasting.then_some(STRICT)) {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response

@@ -107,7 +107,7 @@ impl Port {
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let ended = async { drop(ended.await) };
-            runtime.block_on(serve(socket, tls, limits, site(Arc::new(daemon), STAY), ended)).unwrap();
+            runtime.block_on(serve(socket, tls, limits, site(Arc::new(daemon), STAY, true), ended)).unwrap();
         });
         Self { address, authority, certificates, end: Some(end), server: Some(server) }
     }

@@ -61,15 +61,24 @@ pub(crate) fn open(
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
-    let certificates = Certificates::new(passing().map_err(Failure::internal)?);
     let settings = &daemon.settings.admin;
+    let lasting = !settings.certificate.as_os_str().is_empty();
+    let passing = passing().map_err(Failure::internal)?;
+    if !lasting && daemon.safe().is_sealed() {
+        // Whoever types a secret into a page that nobody vouches for has this to compare it with.
+        info!(
+            "while it is sealed the admin port's certificate has the SHA-256 fingerprint {}",
+            passing.fingerprint()
+        );
+    }
+    let certificates = Certificates::new(passing);
     let clients = Some(settings.client_authority.as_path()).filter(|path| !path.as_os_str().is_empty());
     let tls = certificates.tls(clients).map_err(Failure::internal)?;
     let mut tasks = vec![tokio::spawn(renew(daemon.clone(), certificates))];
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
     let stay = Stay { idle: minutes(settings.idle_minutes), whole: minutes(settings.session_hours * 60) };
     // One site behind all sockets: whoever is signed in by one is so by the others.
-    let service = site(Arc::new(Web { daemon: daemon.clone(), intake: intake.clone() }), stay);
+    let service = site(Arc::new(Web { daemon: daemon.clone(), intake: intake.clone() }), stay, lasting);
     for socket in sockets {
         if let Ok(address) = socket.local_addr() {
             info!("the admin port is {address}");

@@ -72,6 +72,8 @@ fn ceremony(visit: &Visit) -> Markup {
     html! {
         h2 #way-in { "Open the vault" }
         p { "Until it is open nothing can be read or done: sources rest, runs wait at their last checkpoint." }
+        p.soft { "Where the browser does not know this page's certificate, compare its SHA-256 fingerprint with the one in "
+            code { "moatd" } "'s journal before you type a secret." }
         @if shares {
             div data-live="/live/unseal" { (progress(seal)) }
             form.stack method="post" action="/unseal" {

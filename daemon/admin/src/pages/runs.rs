@@ -205,8 +205,8 @@ fn course(told: &Told) -> Markup {
                 (draw("Loss", "nats a token", &loss, &told.validations, true))
                 (draw("Gradient norm", "before clipping", &norm, &[], true))
                 (draw("Learning rate", "", &rate, &[], false))
-                @if !speed.is_empty() { (draw("Speed", "tokens a second", &speed, &[], true)) }
-                @if !memory.is_empty() { (draw("Memory", "MiB at most so far", &memory, &[], false)) }
+                @if speed.len() > 1 { (draw("Speed", "tokens a second", &speed, &[], true)) }
+                @if memory.len() > 1 { (draw("Memory", "MiB at most so far", &memory, &[], false)) }
             }
         }
     }
