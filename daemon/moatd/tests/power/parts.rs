@@ -220,7 +220,12 @@ impl Parts {
             let known = self.keys.get(&run.name).is_none_or(|known| known == key.expose());
             hold!(known, "the key of run {} is another", run.name);
             stock.keys.insert(run.name.clone(), *key.expose());
-            stock.steps.insert(run.name.clone(), said("steps", catalog.steps(&run.name))?);
+            let mut steps = said("steps", catalog.steps(&run.name))?;
+            // A step that is done again after a stop takes its own time.
+            for step in &mut steps {
+                (step.tokens_per_second, step.memory, step.seconds_left) = (0.0, 0, 0.0);
+            }
+            stock.steps.insert(run.name.clone(), steps);
         }
         Ok(stock)
     }
