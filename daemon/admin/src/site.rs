@@ -305,7 +305,7 @@ async fn gather(length: usize, parts: impl Stream<Item = Result<impl Buf, warp::
             part.advance(length);
         }
     }
-    Some(whole)
+    (whole.len() == length).then_some(whole)
 }
 
 /// A request before anything is known of it.
@@ -503,16 +503,17 @@ fn fresh(mut response: warp::reply::Response) -> warp::reply::Response {
 }
 
 async fn refused(site: Arc<Site>, rejection: Rejection) -> Result<warp::reply::Response, Infallible> {
+    // What was sent to the right place is told first: every other place refuses the method.
     let status = if rejection.is_not_found() {
         404
-    } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
-        405
     } else if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
         413
     } else if rejection.find::<warp::reject::LengthRequired>().is_some() {
         411
     } else if rejection.find::<Late>().is_some() {
         408
+    } else if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+        405
     } else {
         400
     };
