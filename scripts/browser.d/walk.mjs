@@ -149,7 +149,7 @@ try {
   await ada.click('main button:text-is("Start")');
   await ada.waitForSelector("[role=alert]");
   await look(ada, "a recipe with faults");
-  await ada.fill("#recipe", recipe(300));
+  await ada.fill("#recipe", recipe(200));
   await ada.click('main button:text-is("Start")');
   await ada.waitForSelector("text=in the queue");
   const run = new URL(ada.url()).pathname;
@@ -257,6 +257,8 @@ try {
   await site.signIn(ben, "ben");
 
   // Nothing that somebody typed is in the log, or in what the ledger tells.
+  // Her page leaves the sealed one by itself.
+  await eve.waitForURL((url) => url.pathname !== "/unseal", { timeout: 30000 });
   await site.signIn(eve, "eve");
   await open(eve, "/ledger/vault.", "ledger of the vault");
   const secrets = [PASSPHRASE, HOSTILE, site.people.ada.password, site.people.fay.secret, ...shares];

@@ -1,4 +1,4 @@
-use moat_contracts::{DatasetId, Digest, Recipe};
+use moat_contracts::{DatasetId, Digest, MemoryPlan, Proof, Recipe, Survey};
 use moat_vault::{DataKey, WrappedKey};
 use rusqlite::{OptionalExtension, Row as SqlRow, params};
 
@@ -163,6 +163,39 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// What a run trains on and takes of memory, once it told.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn survey(&self, run: &str) -> Result<Option<(Survey, MemoryPlan)>, CatalogError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT survey, memory FROM runs WHERE name = ?1")?;
+        let found = statement
+            .query_row([run], |row| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?)))
+            .optional()?;
+        let Some((Some(survey), Some(memory))) = found else { return Ok(None) };
+        let damaged = |_| CatalogError::Damaged { what: "survey" };
+        let survey = serde_json::from_str(&survey).map_err(damaged)?;
+        Ok(Some((survey, serde_json::from_str(&memory).map_err(damaged)?)))
+    }
+
+    /// What was proven of a run, in the order of the claims.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn proofs(&self, run: &str) -> Result<Vec<Proof>, CatalogError> {
+        let mut statement = self.connection.prepare_cached("SELECT proof FROM proofs WHERE run = ?1")?;
+        let rows = statement.query_map([run], |row| row.get::<_, String>(0))?;
+        let mut proofs: Vec<Proof> = Vec::new();
+        for row in rows {
+            proofs.push(serde_json::from_str(&row?).map_err(|_| CatalogError::Damaged { what: "proof" })?);
+        }
+        proofs.sort_by_key(|proof| proof.claim);
+        Ok(proofs)
+    }
+}
+
 /// The name under which the vault knows a run's folder.
 pub(crate) fn run_object(name: &str) -> String {
     format!("run/{name}")
@@ -258,6 +291,33 @@ impl Batch<'_> {
         let mut statement = self.connection.prepare_cached(sql)?;
         for ValidationRow { step, loss, gain } in validations {
             statement.execute(params![run, step.cast_signed(), loss, gain])?;
+        }
+        Ok(())
+    }
+
+    /// Writes what a run trains on and takes of memory.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_survey(&self, run: &str, survey: &Survey, memory: &MemoryPlan) -> Result<(), CatalogError> {
+        let failed = |_| CatalogError::Damaged { what: "survey" };
+        let survey = serde_json::to_string(survey).map_err(failed)?;
+        let memory = serde_json::to_string(memory).map_err(failed)?;
+        let sql = "UPDATE runs SET survey = ?2, memory = ?3 WHERE name = ?1";
+        self.connection.prepare_cached(sql)?.execute(params![run, survey, memory])?;
+        Ok(())
+    }
+
+    /// Writes what was proven of a run; a claim that is proven again after a restart replaces itself.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where writing fails.
+    pub fn put_proofs(&self, run: &str, proofs: &[Proof]) -> Result<(), CatalogError> {
+        let sql = "INSERT OR REPLACE INTO proofs (run, claim, proof) VALUES (?1, ?2, ?3)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        for proof in proofs {
+            let json = serde_json::to_string(proof).map_err(|_| CatalogError::Damaged { what: "proof" })?;
+            statement.execute(params![run, proof.claim.word(), json])?;
         }
         Ok(())
     }

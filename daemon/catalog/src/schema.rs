@@ -158,7 +158,7 @@ CREATE TABLE document_faults (
     what TEXT NOT NULL,
     PRIMARY KEY (document, ordinal)
 ) STRICT, WITHOUT ROWID;
-", RIGHTS, COURSE];
+", RIGHTS, COURSE, PROOFS];
 
 /// Accounts, API keys, and the two-person rule, which holds here as it does in the code: whoever writes to the file by
 /// other ways meets it again.
@@ -279,6 +279,18 @@ CREATE TABLE validations (
     loss REAL NOT NULL,
     gain INTEGER NOT NULL CHECK (gain IN (0, 1)),
     PRIMARY KEY (run, step)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What a run showed of itself, and what it trains on and takes of memory. JSON, as outcomes are.
+const PROOFS: &str = "
+ALTER TABLE runs ADD COLUMN survey TEXT;
+ALTER TABLE runs ADD COLUMN memory TEXT;
+CREATE TABLE proofs (
+    run TEXT NOT NULL REFERENCES runs (name) ON DELETE CASCADE,
+    claim TEXT NOT NULL,
+    proof TEXT NOT NULL,
+    PRIMARY KEY (run, claim)
 ) STRICT, WITHOUT ROWID;
 ";
 

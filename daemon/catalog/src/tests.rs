@@ -3,8 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_contracts::{
-    Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, Recipe, Record,
-    RecordKey, SelectionRecipe, Split, TextFault, Verdict,
+    Claim, Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, MemoryPlan,
+    Proof, Recipe, Record, RecordKey, SelectionRecipe, Split, Survey, TextFault, Verdict,
 };
 use moat_vault::{Kek, Vault};
 
@@ -316,6 +316,12 @@ fn what_a_run_told_while_it_trained_comes_back_and_a_repeated_step_replaces_itse
     let batch = catalog.write().unwrap();
     batch.put_run(&run).unwrap();
     batch.put_planned("demo-1", 600).unwrap();
+    let (survey, memory) =
+        (Survey { rows: 7, ..Survey::default() }, MemoryPlan { available: 5, ..MemoryPlan::default() });
+    batch.put_survey("demo-1", &survey, &memory).unwrap();
+    let proof = |claim, figure| Proof::of(claim, "2 tensors", figure);
+    batch.put_proofs("demo-1", &[proof(Claim::Packing, 1.0), proof(Claim::Masks, 0.0)]).unwrap();
+    batch.put_proofs("demo-1", &[proof(Claim::Packing, 0.0), proof(Claim::MergeTrained, 0.0)]).unwrap();
     batch.put_steps("demo-1", &[step(1, 4.0), step(2, 3.5)]).unwrap();
     batch.put_validations("demo-1", &[look(0, 4.5), look(2, 3.5)]).unwrap();
     batch.put_steps("demo-1", &[step(2, 3.25), step(3, 3.0)]).unwrap();
@@ -327,6 +333,10 @@ fn what_a_run_told_while_it_trained_comes_back_and_a_repeated_step_replaces_itse
     assert_eq!(catalog.steps("demo-1").unwrap(), [step(1, 4.0), step(2, 3.25), step(3, 3.0)]);
     assert_eq!(catalog.validations("demo-1").unwrap(), [look(0, 4.5), look(2, 2.5)]);
     assert_eq!(catalog.last_step("demo-1").unwrap(), Some(3));
+    assert_eq!(catalog.survey("demo-1").unwrap(), Some((survey, memory)));
+    assert_eq!(catalog.survey("other").unwrap(), None);
+    let proofs = [Claim::Masks, Claim::Packing, Claim::MergeTrained].map(|claim| proof(claim, 0.0));
+    assert_eq!(catalog.proofs("demo-1").unwrap(), proofs);
     let found = catalog.run("demo-1").unwrap().unwrap();
     assert_eq!((found.planned, found.state.as_str()), (Some(600), "evaluating"));
     assert_eq!(catalog.runs().unwrap(), [found]);

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, DocumentLoss, Recipe, RecordId, RunKey, Split};
+use crate::{Digest, DocumentLoss, MemoryPlan, Proof, Recipe, RecordId, RunKey, Split, Survey};
 
 /// One record's text on its way to the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct TrainJob {
     pub start: Option<Start>,
     /// Worker threads; 0 takes every core.
     pub threads: usize,
+    /// Bytes of memory that the engine may take; 0 for what the machine and its control group allow.
+    #[serde(default)]
+    pub memory: u64,
 }
 
 /// The result of an earlier run, as the start of another.
@@ -192,6 +195,18 @@ pub enum Progress {
         trainable: u64,
         /// Parameters in all.
         parameters: u64,
+    },
+    /// What a fresh training job trains on, and what it takes.
+    Surveyed {
+        /// The training side as tokens.
+        survey: Survey,
+        /// What it takes of memory.
+        memory: MemoryPlan,
+    },
+    /// What was shown of a run, held or not: before its first step, and again of its weights at the end.
+    Proven {
+        /// The proofs, in the order of their claims.
+        proofs: Vec<Proof>,
     },
     /// One optimiser step was done.
     Step {

@@ -11,6 +11,7 @@ mod document;
 mod edge;
 mod job;
 mod key;
+mod proof;
 mod recipe;
 mod record;
 mod rules;
@@ -29,9 +30,10 @@ pub use job::{
     TrainOutcome, ValidationOutcome,
 };
 pub use key::{RunKey, RunPart};
+pub use proof::{Claim, MemoryPart, MemoryPlan, MemoryUse, Preview, Proof, Stretch, Survey};
 pub use recipe::{
     DecayGroup, DecayShape, EvaluateRecipe, Keep, LoraRecipe, Method, OptimizerRecipe, OptimizerState,
-    Recipe, RecipeFault, Schedule, SelectionRecipe, SplitRecipe, TrainRecipe, ValidationRecipe,
+    Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe, TrainRecipe, ValidationRecipe,
 };
 pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};

@@ -1,4 +1,6 @@
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{Digest, Kind};
 
@@ -67,6 +69,54 @@ pub enum Method {
     Full,
 }
 
+/// Whether blocks are computed again in the backward. Written `false`, `true` or `"auto"`, as recipes that knew only the
+/// first two wrote it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// No: everything that the backward needs is kept.
+    #[default]
+    No,
+    /// Yes: less memory, about a third slower, the same bits.
+    Yes,
+    /// Where the memory plan does not fit without.
+    Auto,
+}
+
+impl Serialize for Recompute {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::No => serializer.serialize_bool(false),
+            Self::Yes => serializer.serialize_bool(true),
+            Self::Auto => serializer.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Recompute {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Recompute;
+
+            fn expecting(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+                form.write_str("true, false or \"auto\"")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Recompute, E> {
+                Ok(if value { Recompute::Yes } else { Recompute::No })
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Recompute, E> {
+                match value {
+                    "auto" => Ok(Recompute::Auto),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
 /// How to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -86,7 +136,7 @@ pub struct TrainRecipe {
     /// Optimiser steps between checkpoints.
     pub checkpoint_every: u64,
     /// Keep only each block's input and recompute its inside in the backward.
-    pub recompute: bool,
+    pub recompute: Recompute,
     /// An earlier run on the same base whose weights this one starts with; empty for fresh ones.
     #[serde(skip_serializing_if = "is_default")]
     pub start_from: String,
@@ -294,7 +344,7 @@ impl Default for TrainRecipe {
             epochs: 1.0,
             max_steps: 0,
             checkpoint_every: 50,
-            recompute: false,
+            recompute: Recompute::No,
             start_from: String::new(),
         }
     }
@@ -481,7 +531,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Keep, Recipe, day_start};
+    use super::{Keep, Recipe, Recompute, day_start};
     use crate::Digest;
 
     #[test]
@@ -514,6 +564,19 @@ mod tests {
         assert_eq!(Recipe::default().hash(), Digest::of(text.as_bytes()));
         let data = r#"[1,{"sources":[],"kinds":[],"languages":[]},{"held_out":0.1,"train_before":null}]"#;
         assert_eq!(Recipe::default().data_hash(), Digest::of(data.as_bytes()));
+    }
+
+    #[test]
+    fn recomputing_is_written_as_before_or_left_to_the_plan() {
+        for (written, meant) in
+            [("false", Recompute::No), ("true", Recompute::Yes), ("\"auto\"", Recompute::Auto)]
+        {
+            assert_eq!(serde_json::to_string(&meant).unwrap(), written);
+            assert_eq!(serde_json::from_str::<Recompute>(written).unwrap(), meant);
+        }
+        for wrong in ["1", "\"yes\"", "null"] {
+            assert!(serde_json::from_str::<Recompute>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

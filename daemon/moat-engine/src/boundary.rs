@@ -96,6 +96,7 @@ fn files(job: &ToEngine) -> Paths {
             let start = job.start.as_ref().map(|start| start.folder.as_str());
             (std::iter::once(&*job.base).chain(start).collect(), Some(there(Path::new(&job.output))))
         }
+        ToEngine::Preview(job) => (vec![&job.base], None),
         ToEngine::Evaluate(job) => (vec![&job.base, &job.tuned], None),
         // The folder itself is given its name when it is complete.
         ToEngine::Export(job) => (vec![&job.base, &job.adapter], Path::new(&job.output).parent().map(there)),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use moat_contracts::{AskJob, EvaluateJob, Example, ExportJob, Progress, TrainJob};
 use moat_evaluate::Measured;
 use moat_protocol::engine::{FromEngine, ToEngine};
-use moat_train::{Ended, Intake, TrainError};
+use moat_train::{Corpus, Ended, Intake, TrainError};
 
 use crate::boundary::Boundary;
 use crate::link::Link;
@@ -12,15 +12,21 @@ use crate::link::Link;
 /// Examples between two reports of their reading.
 const REPORT_EVERY: u64 = 1000;
 
-/// Does the job, and returns what is to be said last.
-pub(crate) fn run(link: &mut Link, job: ToEngine, boundary: &Boundary, threads: usize) -> FromEngine {
+/// Does the job, and returns what is to be said last. `memory` is what the machine allows.
+pub(crate) fn run(
+    link: &mut Link,
+    job: ToEngine,
+    boundary: &Boundary,
+    threads: usize,
+    memory: u64,
+) -> FromEngine {
     preparing(link, format!("protection: {}", boundary.words()));
     let _canary = match moat_firewall::canary::watch(boundary.ways(), boundary.canary(), link.canary()) {
         Ok(watch) => watch,
         Err(error) => return failed(format!("the canary cannot be started: {error}")),
     };
     let asked = match &job {
-        ToEngine::Train(job) => job.threads,
+        ToEngine::Train(job) | ToEngine::Preview(job) => job.threads,
         ToEngine::Evaluate(job) => job.threads,
         _ => 0,
     };
@@ -29,7 +35,8 @@ pub(crate) fn run(link: &mut Link, job: ToEngine, boundary: &Boundary, threads: 
         return failed(format!("worker threads cannot be started: {error}"));
     }
     match job {
-        ToEngine::Train(job) => train(link, &job),
+        ToEngine::Train(job) => train(link, &with_memory(job, memory)),
+        ToEngine::Preview(job) => preview(link, &with_memory(job, memory)),
         ToEngine::Evaluate(job) => evaluate(link, &job),
         ToEngine::Export(job) => export(&job),
         ToEngine::Ask(job) => ask(link, &job),
@@ -40,23 +47,48 @@ pub(crate) fn run(link: &mut Link, job: ToEngine, boundary: &Boundary, threads: 
     }
 }
 
-fn train(link: &mut Link, job: &TrainJob) -> FromEngine {
-    let mut intake = match Intake::new(job.base.as_ref(), job.recipe.train.method) {
-        Ok(intake) => intake,
-        Err(error) => return failed(error),
+/// A job within what the machine allows as well.
+fn with_memory(mut job: TrainJob, allowed: u64) -> TrainJob {
+    job.memory = match (job.memory, allowed) {
+        (asked, 0) => asked,
+        (0, allowed) => allowed,
+        (asked, allowed) => asked.min(allowed),
     };
+    job
+}
+
+/// The examples that follow a job as tokens; or else its last word.
+fn corpus(link: &mut Link, job: &TrainJob) -> Result<Corpus, Box<FromEngine>> {
+    let mut intake = Intake::new(job.base.as_ref(), job.recipe.train.method).map_err(failed)?;
     match examples(link, |example| intake.add(example)) {
         Ok(true) => {}
-        Ok(false) => return FromEngine::Stopped,
-        Err(error) => return failed(error),
+        Ok(false) => return Err(Box::new(FromEngine::Stopped)),
+        Err(error) => return Err(Box::new(failed(error))),
     }
+    let corpus = intake.finish().map_err(failed)?;
+    preparing(link, format!("packing {} tokens of {} examples", corpus.size(), corpus.examples()));
+    Ok(corpus)
+}
+
+fn preview(link: &mut Link, job: &TrainJob) -> FromEngine {
+    let previewed = match corpus(link, job) {
+        Ok(corpus) => moat_train::preview(job, &corpus),
+        Err(last) => return *last,
+    };
+    match previewed {
+        Ok(preview) => FromEngine::Previewed(Box::new(preview)),
+        Err(error) => failed(error),
+    }
+}
+
+fn train(link: &mut Link, job: &TrainJob) -> FromEngine {
+    let corpus = match corpus(link, job) {
+        Ok(corpus) => corpus,
+        Err(last) => return *last,
+    };
     let stop = link.stop();
-    let ended = intake.finish().and_then(|corpus| {
-        let found = format!("packing {} tokens of {} examples", corpus.size(), corpus.examples());
-        preparing(link, found);
-        moat_train::train(job, &corpus, &stop, &mut |progress| link.send(&FromEngine::Progress(progress)))
-    });
-    match ended {
+    let tell = &mut |progress| link.send(&FromEngine::Progress(progress));
+    match moat_train::train(job, &corpus, &stop, tell) {
         Ok(Ended::Trained(outcome)) => FromEngine::Trained(outcome),
         Ok(Ended::Stopped) => FromEngine::Stopped,
         Err(error) => failed(error),

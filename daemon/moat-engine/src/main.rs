@@ -89,12 +89,14 @@ fn main() -> ExitCode {
         Ok(greeted) => greeted,
         Err(error) => return complain(3, &error.to_string()),
     };
+    // Once confined, the engine may not read it.
+    let allowed = memory::allowed();
     let closed = boundary.close(&job);
     if let Err(error) = link.listen() {
         return complain(3, &error.to_string());
     }
     let last = match closed {
-        Ok(()) => faults::caught(|| jobs::run(&mut link, job, &boundary, arguments.threads)),
+        Ok(()) => faults::caught(|| jobs::run(&mut link, job, &boundary, arguments.threads, allowed)),
         Err(reason) => FromEngine::Failed { reason },
     };
     let failed = matches!(last, FromEngine::Failed { .. });

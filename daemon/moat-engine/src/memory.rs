@@ -1,3 +1,6 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
 /// Tells glibc to keep freed memory: a training step frees and takes the same buffers again, and clearing fresh pages
 /// for them costs up to a quarter of its time.
 pub(crate) fn keep_freed() {
@@ -15,5 +18,64 @@ pub(crate) fn keep_freed() {
             mallopt(MMAP_THRESHOLD, 32 << 20);
             mallopt(TRIM_THRESHOLD, i32::MAX);
         }
+    }
+}
+
+/// Where Linux shows control groups of version 2.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Bytes of memory that this process may take: the least of what the machine has and of what each control group above it
+/// allows (cgroups(7), memory.max). 0 where nothing tells.
+pub(crate) fn allowed() -> u64 {
+    let info = rustix::system::sysinfo();
+    #[allow(clippy::useless_conversion, reason = "the fields are as wide as the machine's words")]
+    let machine = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = group(&own).map(|path| limit(Path::new(GROUPS), &path)).unwrap_or(u64::MAX);
+    machine.min(groups)
+}
+
+/// The group of version 2 that `/proc/self/cgroup` names.
+fn group(own: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(PathBuf::from(path))
+}
+
+/// The least limit of a group and of those above it.
+fn limit(root: &Path, group: &Path) -> u64 {
+    let limits = group.ancestors().filter_map(|above| {
+        let text = fs::read_to_string(root.join(above).join("memory.max")).ok()?;
+        text.trim().parse::<u64>().ok()
+    });
+    limits.min().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::{allowed, group, limit};
+
+    #[test]
+    fn the_least_limit_of_all_groups_above_holds() {
+        assert_eq!(group("1:memory:/old\n0::/a/b\n"), Some(PathBuf::from("a/b")));
+        assert_eq!(group("1:memory:/old\n"), None);
+        let root = tempfile::tempdir().unwrap();
+        let group = Path::new("a/b");
+        fs::create_dir_all(root.path().join(group)).unwrap();
+        assert_eq!(limit(root.path(), group), u64::MAX);
+        fs::write(root.path().join("a/b/memory.max"), "max\n").unwrap();
+        assert_eq!(limit(root.path(), group), u64::MAX);
+        fs::write(root.path().join("a/memory.max"), "4096\n").unwrap();
+        assert_eq!(limit(root.path(), group), 4096);
+        fs::write(root.path().join("a/b/memory.max"), "8192\n").unwrap();
+        assert_eq!(limit(root.path(), group), 4096);
+    }
+
+    #[test]
+    fn this_machine_allows_something() {
+        assert!(allowed() > 16 << 20 && allowed() < 1 << 50);
     }
 }

@@ -379,6 +379,11 @@ pub(crate) enum Run {
         #[arg(long)]
         detach: bool,
     },
+    /// Tell what a run would train on and take, with an example of the data; nothing is trained.
+    Preview {
+        /// The recipe's file.
+        recipe: PathBuf,
+    },
     /// List all runs.
     List,
     /// Show one run and its edge.
@@ -487,6 +492,7 @@ mod tests {
             "base import . --name starter",
             "base list",
             "run start demo.toml --detach",
+            "run preview demo.toml",
             "run list",
             "run show demo-1",
             "run watch demo-1",

@@ -10,10 +10,15 @@ use moat_protocol::control::Update;
 
 use crate::exit::{Exit, Failure};
 use crate::output::notice;
+use crate::render::View;
+use crate::render::preview;
 use crate::render::text::{bytes, clean, count, counted, duration, fixed, parameters};
 
 /// The unit that is told in KiB, MiB and so on.
 const BYTE: &str = "byte";
+
+/// Notes have no colours: they stand among others on standard error.
+const PLAIN: View = View { colors: false, zone: jiff::tz::TimeZone::UTC };
 
 /// The time between two plain lines.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
@@ -240,6 +245,14 @@ fn of_run(run: &str, report: &Report) -> Seen {
             let (trainable, all) = (parameters(*trainable), parameters(*all));
             let steps = count(*steps);
             Seen::Note(format!("{run}: {steps} steps on {trainable} of {all} parameters{resumed}"))
+        }
+        Report::Surveyed { survey, memory } => {
+            let facts = preview::facts(&PLAIN, survey, memory);
+            Seen::Note(format!("{run}: trains on\n{}", facts.trim_end()))
+        }
+        Report::Proven { proofs } => {
+            let table = preview::proofs(&PLAIN, proofs);
+            Seen::Note(format!("{run}: proofs\n{}", table.trim_end()))
         }
         Report::Step { step, steps, loss, tokens_per_second, .. } => {
             let words = format!("loss {}, {} tokens/s", fixed(*loss, 3), fixed(*tokens_per_second, 0));

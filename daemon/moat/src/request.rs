@@ -27,6 +27,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         }
         Verb::Base(Base::List) => Request::Bases,
         Verb::Run(Run::Start { recipe, .. }) => Request::RunStart { recipe: read(recipe)? },
+        Verb::Run(Run::Preview { recipe }) => Request::RunPreview { recipe: read(recipe)? },
         Verb::Run(Run::List) => Request::Runs,
         Verb::Run(Run::Show { name }) => Request::Run { name: name.clone() },
         Verb::Run(Run::Watch { name }) => Request::RunWatch { name: name.clone() },

@@ -318,6 +318,8 @@ fn needed(request: &Request) -> Needed {
         Request::Datasets | Request::Dataset { .. } | Request::Bases | Request::Runs => Act::StatusRead,
         Request::BaseImport { .. } => Act::BaseImport,
         Request::RunStart { .. } | Request::RunResume { .. } => Act::RunStart,
+        // It shows a text.
+        Request::RunPreview { .. } => Act::RecordRead,
         Request::Run { .. } | Request::RunWatch { .. } => Act::StatusRead,
         Request::RunStop { .. } => Act::RunStop,
         Request::Export { .. } => Act::ExportRequest,

@@ -25,6 +25,7 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::BaseImport { .. } => act("base.import"),
         Request::Bases => act("base.list"),
         Request::RunStart { recipe } => act("run.start").on("recipe", recipe.hash()),
+        Request::RunPreview { recipe } => act("run.preview").on("recipe", recipe.hash()),
         Request::Runs => act("run.list"),
         Request::Run { .. } => act("run.show"),
         Request::RunWatch { .. } => act("run.watch"),
@@ -85,6 +86,7 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         Reply::Accounts(changed) if changed.len() == 1 => act.on("account", &changed[0].name),
         Reply::ApiKeys(changed) if changed.len() == 1 => act.on("key", &changed[0].id),
         Reply::BackedUp(made) => act.on("backup", made.hash).detail("bytes", made.bytes),
+        Reply::Preview(shown) => act.on("dataset", shown.dataset).on("record", shown.preview.record),
         Reply::Answer(completions) => {
             let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
             act.detail("bytes", bytes)

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use moat_catalog::{RunRow, StepRow, ValidationRow};
 use moat_contracts::{
-    Dataset, DocumentLoss, EdgeReport, EvaluateJob, Method, Progress, Recipe, RunKey, Split, TrainJob,
-    TrainOutcome,
+    Dataset, DocumentLoss, EdgeReport, EvaluateJob, MemoryPlan, Method, Progress, Proof, Recipe, RunKey,
+    Split, Survey, TrainJob, TrainOutcome,
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
@@ -190,7 +190,11 @@ pub(crate) fn course(daemon: &Daemon, run: &str) -> Result<Course, Failure> {
         }
     };
     let validation = |ValidationRow { step, loss, gain }| ValidationPoint { step, loss, gain };
+    let (survey, memory) = catalog.survey(run)?.unzip();
     Ok(Course {
+        survey,
+        memory,
+        proofs: catalog.proofs(run)?,
         steps: catalog.steps(run)?.into_iter().map(step).collect(),
         validations: catalog.validations(run)?.into_iter().map(validation).collect(),
     })
@@ -341,6 +345,11 @@ pub(crate) async fn build(
     built.await.map_err(Failure::internal)?
 }
 
+/// Bytes of memory that an engine may take; 0 for what it finds.
+pub(crate) fn memory(daemon: &Daemon) -> u64 {
+    daemon.settings.training.memory_mib << 20
+}
+
 async fn train(
     daemon: &Arc<Daemon>,
     run: &RunRow,
@@ -362,6 +371,7 @@ async fn train(
         recipe: run.recipe.clone(),
         start: lineage::take(daemon, run)?,
         threads: daemon.settings.training.threads,
+        memory: memory(daemon),
     });
     let mut told = Told::default();
     let sides = &[Split::Train, Split::Validation];
@@ -381,11 +391,15 @@ struct Told {
     planned: Option<u64>,
     steps: Vec<StepRow>,
     validations: Vec<ValidationRow>,
+    survey: Option<(Survey, MemoryPlan)>,
+    proofs: Vec<Proof>,
 }
 
 impl Told {
     fn hear(&mut self, daemon: &Daemon, run: &RunRow, progress: &Progress) -> Result<(), Failure> {
         match *progress {
+            Progress::Surveyed { survey, ref memory } => self.survey = Some((survey, memory.clone())),
+            Progress::Proven { ref proofs } => self.proofs.extend_from_slice(proofs),
             Progress::Training { steps, .. } => self.planned = Some(steps),
             Progress::Step {
                 step,
@@ -429,6 +443,10 @@ impl Told {
         if let Some(planned) = self.planned {
             batch.put_planned(&run.name, planned)?;
         }
+        if let Some((survey, memory)) = &self.survey {
+            batch.put_survey(&run.name, survey, memory)?;
+        }
+        batch.put_proofs(&run.name, &self.proofs)?;
         batch.put_steps(&run.name, &self.steps)?;
         batch.put_validations(&run.name, &self.validations)?;
         batch.commit()?;

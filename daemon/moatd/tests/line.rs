@@ -10,7 +10,7 @@ mod site;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 
-use moat_contracts::{Keep, Method, Progress, Sampling, Schedule, Split};
+use moat_contracts::{Claim, Keep, Method, Progress, Sampling, Schedule, Split};
 use moat_protocol::control::{DatasetDiff, Fault, Reply, Request, Run, RunState, Status, Update, Why};
 use site::people::{ADA, BEN, can_be_others, refused};
 use site::{Random, Site, prose, tiny_recipe};
@@ -371,5 +371,52 @@ fn a_stranger_to_the_protocol_and_a_second_daemon_are_turned_away() {
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another moatd"));
     assert_eq!(status(&site).active_runs, [""; 0]);
+    site.end();
+}
+
+#[test]
+fn a_preview_shows_the_data_to_whom_may_read_it() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    site.import_base();
+    site.scan();
+    let recipe = tiny_recipe(6);
+    let request = Request::RunPreview { recipe: Box::new(recipe.clone()) };
+    let Reply::Preview(seen) = site.call(request.clone()) else { panic!() };
+    let preview = &seen.preview;
+    assert!(seen.sides.train.records == preview.survey.examples && seen.sides.held_out.records > 0);
+    assert!(preview.proofs.iter().all(|proof| proof.held) && preview.memory.total() > 1 << 20);
+    let shown: String = preview.example.iter().map(|part| part.text.as_str()).collect();
+    assert!(shown.len() > 50, "{shown}");
+    // Nothing was queued or trained.
+    let Reply::Runs(runs) = site.call(Request::Runs) else { panic!() };
+    assert!(runs.is_empty());
+
+    // What the run tells of itself is the same, and is there after a restart.
+    let run = site.run(&recipe);
+    assert_eq!((run.state, run.dataset), (RunState::Done, Some(seen.dataset)));
+    site.end();
+    site.start();
+    let Reply::Run(kept) = site.call(Request::Run { name: run.name }) else { panic!() };
+    let claims: Vec<Claim> = kept.course.proofs.iter().map(|proof| proof.claim).collect();
+    let texts = Claim::ALL.into_iter().filter(|claim| *claim != Claim::Turns).collect::<Vec<_>>();
+    assert_eq!(claims, texts);
+    assert!(kept.course.proofs.iter().all(|proof| proof.held), "{:?}", kept.course.proofs);
+    assert_eq!(kept.course.survey, Some(preview.survey));
+    let (planned, peak) = (kept.course.memory.unwrap().total(), kept.outcome.unwrap().peak_memory);
+    assert!(planned > 0 && peak > 0);
+
+    // An act like others: in the ledger with its dataset and record, and only for the role that reads texts.
+    let acts = Request::Ledger { act: Some("run.preview".to_owned()), before: None, most: 10 };
+    let Reply::Ledger(page) = site.call(acts) else { panic!() };
+    let entry = &page.entries[0];
+    assert_eq!((entry.phase.as_str(), entry.on["dataset"].clone()), ("done", seen.dataset.to_string()));
+    if can_be_others() {
+        site.set_up_three();
+        let (fault, message) = refused(site.call_as(BEN, request.clone()));
+        assert!(fault == Fault::Denied && message.contains("record.read"), "{message}");
+        assert!(matches!(site.call_as(ADA, request), Reply::Preview(_)));
+    }
     site.end();
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
 pub use crate::report::{
     BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Made, Newest, Reached, Run,
-    RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
+    RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
 };
 pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
 
@@ -55,6 +55,11 @@ pub enum Request {
     Bases,
     /// Build the dataset, train, evaluate.
     RunStart {
+        /// The recipe.
+        recipe: Box<Recipe>,
+    },
+    /// Build the dataset, and tell what a run would train on and take, with an example of the data.
+    RunPreview {
         /// The recipe.
         recipe: Box<Recipe>,
     },
@@ -239,6 +244,8 @@ pub enum Reply {
     Bases(Vec<Base>),
     /// The answer to the requests on one run.
     Run(Box<Run>),
+    /// The answer to [`Request::RunPreview`].
+    Preview(Box<RunPreview>),
     /// The answer to [`Request::Runs`].
     Runs(Vec<Run>),
     /// The answer to [`Request::SetUp`], [`Request::AccountCreate`] and [`Request::AccountReset`].

@@ -1,11 +1,11 @@
 //! `moatd` with `moat-engine`: one job a connection, one connection an engine's life.
 //!
-//! After both [`crate::Hello`]s, `moatd` sends a job, then (for [`ToEngine::Train`] and [`ToEngine::Evaluate`])
+//! After both [`crate::Hello`]s, `moatd` sends a job, then (for [`ToEngine::Train`], [`ToEngine::Preview`] and [`ToEngine::Evaluate`])
 //! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends any number of [`FromEngine::Progress`] and [`FromEngine::Canary`] and
 //! exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
 
 use moat_contracts::{
-    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Progress, TrainJob,
+    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Preview, Progress, TrainJob,
     TrainOutcome,
 };
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub enum ToEngine {
     /// Train on the examples that follow; goes on from the checkpoint in the job's folder, if there is one.
     Train(TrainJob),
+    /// Tell what training on the examples that follow would see and take. Nothing is written.
+    Preview(TrainJob),
     /// Measure base and tuned on the examples that follow.
     Evaluate(EvaluateJob),
     /// Write a merged model.
@@ -44,6 +46,8 @@ pub enum FromEngine {
     Canary(Vec<Attempt>),
     /// A training job is done; its weights are on disk.
     Trained(TrainOutcome),
+    /// What a training job would see and take, with an example of its data.
+    Previewed(Box<Preview>),
     /// An evaluation is done.
     Evaluated {
         /// Every held-out example, in the order it came.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use moat_contracts::{
-    DatasetEntry, DatasetId, Digest, EdgeReport, Interval, Reason, Recipe, TextFault, TrainOutcome,
+    DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, Interval, MemoryPlan, Preview, Proof, Reason,
+    Recipe, Survey, TextFault, TrainOutcome,
 };
 use serde::{Deserialize, Serialize};
 
@@ -304,6 +305,28 @@ pub struct Course {
     pub steps: Vec<StepPoint>,
     /// Every look at the validation side, in order.
     pub validations: Vec<ValidationPoint>,
+    /// What it trains on; none in runs of earlier releases, as below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survey: Option<Survey>,
+    /// What it takes of memory, as it was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryPlan>,
+    /// What was proven of it, in the order of the claims.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<Proof>,
+}
+
+/// What a recipe would train on and take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunPreview {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// Its sides, over all sources.
+    pub sides: DatasetSource,
+    /// The recipe's hash.
+    pub recipe: Digest,
+    /// What the engine found, with an example.
+    pub preview: Preview,
 }
 
 /// What one optimiser step measured.

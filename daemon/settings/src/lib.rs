@@ -35,7 +35,9 @@ pub fn parse(text: &str) -> Result<Settings, Faults> {
 /// # Errors
 /// [`Faults`] holds everything that is wrong with the text, in its order.
 pub fn parse_recipe(text: &str) -> Result<Recipe, Faults> {
-    let shape = schema::Shape::of(&settings::example_recipe())?;
+    let mut shape = schema::Shape::of(&settings::example_recipe())?;
+    // The one key that is true, false or a word.
+    shape.loosen("train", "recompute");
     schema::read(text, &shape, |recipe: &Recipe| {
         let faults = recipe.faults().into_iter();
         let mut faults: Vec<_> = faults.map(|fault| ValueFault::new(fault.key, fault.message)).collect();

@@ -32,6 +32,15 @@ impl Shape {
         }
     }
 
+    /// Leaves a key of a table to its type.
+    pub(crate) fn loosen(&mut self, table: &str, key: &str) {
+        if let Self::Table(tables) = self
+            && let Some(Self::Table(keys)) = tables.get_mut(table)
+        {
+            keys.insert(key.to_owned(), Self::Any);
+        }
+    }
+
     fn of_value(value: toml::Value) -> Self {
         match value {
             toml::Value::String(_) => Self::Text,

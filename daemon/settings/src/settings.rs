@@ -135,6 +135,8 @@ pub struct TrainingSettings {
     pub threads: usize,
     /// The engine's niceness, 0 to 19.
     pub nice: u8,
+    /// MiB of memory that an engine may take for training; 0 for what the machine and its control group allow.
+    pub memory_mib: u64,
 }
 
 /// What sort of source.
@@ -198,7 +200,7 @@ impl Default for BoundarySettings {
 
 impl Default for TrainingSettings {
     fn default() -> Self {
-        Self { threads: 0, nice: 5 }
+        Self { threads: 0, nice: 5, memory_mib: 0 }
     }
 }
 
@@ -324,6 +326,8 @@ impl Settings {
         let often = (1..=86_400).contains(&self.ledger.checkpoint_seconds);
         hold(often, "ledger.checkpoint_seconds", "must be from 1 to 86400");
         hold(self.training.threads <= 1024, "training.threads", "must be at most 1024, or 0 for every core");
+        let memory = self.training.memory_mib <= 1 << 30;
+        hold(memory, "training.memory_mib", "must be at most 1073741824, or 0 for what the machine allows");
         hold(self.training.nice <= 19, "training.nice", "must be from 0 to 19");
 
         let mut names = BTreeMap::new();

@@ -177,6 +177,14 @@ impl BaseText {
         self.marked.decode(tokens, true).map_err(|error| TemplateError::Decode(error.to_string()))
     }
 
+    /// The text of tokens, special ones written out: for people, never for a model.
+    ///
+    /// # Errors
+    /// [`TemplateError::Decode`].
+    pub fn decode_marked(&self, tokens: &[u32]) -> Result<String, TemplateError> {
+        self.marked.decode(tokens, false).map_err(|error| TemplateError::Decode(error.to_string()))
+    }
+
     /// Turns tokens into text one by one.
     pub fn pieces(&self) -> Pieces<'_> {
         Pieces { base: self, tokens: Vec::new(), from: 0, given: 0 }

@@ -81,6 +81,17 @@ impl Folder {
         read.map_err(|source| TensorError::Io { path: self.place(name), what: "read", source })
     }
 
+    /// A file's plain bytes, from its beginning on.
+    pub(crate) fn open(&self, name: &str) -> Result<Box<dyn Read>, TensorError> {
+        let opened: io::Result<Box<dyn Read>> = match &self.0 {
+            Kind::Plain(path) => File::open(path.join(name)).map(|file| Box::new(file) as Box<dyn Read>),
+            Kind::Sealed(folder) => {
+                folder.open(name).map(|file| Box::new(file) as Box<dyn Read>).map_err(cause)
+            }
+        };
+        opened.map_err(|source| TensorError::Io { path: self.place(name), what: "read", source })
+    }
+
     /// Writes a file whole or not at all, in pieces; one that has the name is replaced. Returns the SHA-256 of its plain
     /// bytes once it is on the disk.
     ///

@@ -5,7 +5,7 @@ use moat_contracts::{Architecture, Digest, LinearShape};
 use serde_json::{Value, json};
 
 use crate::kernels::{Cpu, Kernels, Matrix, MatrixMut};
-use crate::model::{Index, LinearIndex};
+use crate::model::{BlockIndex, Index, LinearIndex};
 use crate::random::Random;
 use crate::{Float, Folder, Parameter, Parameters, StoredType, TensorError, Weights, stored};
 
@@ -193,6 +193,11 @@ impl<F: Float> Lora<F> {
         &self.parameters
     }
 
+    /// The same, to change their values.
+    pub fn parameters_mut(&mut self) -> &mut Parameters<F> {
+        &mut self.parameters
+    }
+
     /// Last parts of the names of the linears that carry it, each once, in the order of the forward.
     pub fn targets(&self) -> Vec<&str> {
         let mut targets = Vec::new();
@@ -229,12 +234,21 @@ impl<F: Float> Lora<F> {
     /// # Errors
     /// [`TensorError::Mismatch`] if they are of another architecture.
     pub fn merge(&self, weights: &mut Weights<F>) -> Result<(), TensorError> {
+        let index = Index::new(&weights.architecture);
+        index.blocks.iter().try_for_each(|block| self.merge_block(weights, block))
+    }
+
+    /// The same for one block.
+    pub(crate) fn merge_block(
+        &self,
+        weights: &mut Weights<F>,
+        block: &BlockIndex,
+    ) -> Result<(), TensorError> {
         if !self.parameters.fits(&empty(&weights.architecture, self.rank, &self.carried)) {
             return Err(TensorError::Mismatch);
         }
         let scale = F::from_f64(self.scale());
-        let index = Index::new(&weights.architecture);
-        for linear in index.blocks.iter().flat_map(|block| &block.linears) {
+        for linear in &block.linears {
             let Some(first) = self.first(linear) else { continue };
             let [a, b] = [0, 1].map(|offset| &self.parameters.list()[first + offset].values);
             let weight = &mut weights.parameters.list_mut()[linear.weight].values;
@@ -262,7 +276,7 @@ fn empty(architecture: &Architecture, rank: usize, carried: &[bool]) -> Paramete
 
 /// Which linears of a block the targets name, as PEFT matches them: by the last parts of their names. All where there are
 /// no targets.
-fn carried(architecture: &Architecture, targets: &[String]) -> Result<Vec<bool>, TensorError> {
+pub(crate) fn carried(architecture: &Architecture, targets: &[String]) -> Result<Vec<bool>, TensorError> {
     let linears: Vec<&str> = architecture.linears().iter().map(|linear| linear.name).collect();
     let named = |name: &str, target: &String| name == target || name.ends_with(&format!(".{target}"));
     if let Some(unknown) = targets.iter().find(|target| !linears.iter().any(|name| named(name, target))) {

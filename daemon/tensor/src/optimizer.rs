@@ -49,6 +49,12 @@ impl<F: Float> Gradients<F> {
         }
     }
 
+    /// Gives the buffers back that computing them keeps; the gradients themselves stay.
+    pub fn release(&mut self) {
+        self.workspace = Workspace::new();
+        self.workers.clear();
+    }
+
     /// By the names of the parameters.
     pub fn named(&self) -> &Parameters<F> {
         &self.parameters

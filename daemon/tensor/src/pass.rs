@@ -2,10 +2,10 @@ use crate::block::{Kept, Pass};
 use crate::kernels::{Cpu, Heads, Kernels, Matrix, MatrixMut, Spans};
 use crate::model::Index;
 use crate::workspace::Workspace;
-use crate::{Batch, Float, Gradients, IGNORE, Model, Parameter, TensorError, rope, workers};
+use crate::{Batch, Float, Gradients, IGNORE, Lora, Model, Parameter, TensorError, Weights, rope, workers};
 
 /// Rows whose logits are in memory at a time.
-const LOGIT_ROWS: usize = 256;
+pub(crate) const LOGIT_ROWS: usize = 256;
 
 /// Summed negative log-likelihood and what it was summed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -284,4 +284,56 @@ pub fn logits<F: Float>(model: &Model<F>, batch: &Batch) -> Result<Vec<F>, Tenso
     let mut workspace = Workspace::new();
     let x = pass.infer(&batch.tokens, &mut workspace);
     Ok(pass.logits(&x, &mut workspace))
+}
+
+/// [`logits`] of the model as [`crate::Lora::merge`] leaves it, block by block, so that one block's weights at most are there
+/// twice. The model is the same afterwards, bit for bit.
+///
+/// # Errors
+/// What [`Batch::check`] finds, and [`TensorError::Mismatch`] where `adapter` is of another architecture.
+pub fn merged_logits<F: Float>(
+    model: &mut Model<F>,
+    adapter: &Lora<F>,
+    batch: &Batch,
+) -> Result<Vec<F>, TensorError> {
+    batch.check(&model.weights.architecture)?;
+    let carried = model.adapter.take();
+    let computed = merged_blocks(&mut model.weights, adapter, batch);
+    model.adapter = carried;
+    computed
+}
+
+fn merged_blocks<F: Float>(
+    weights: &mut Weights<F>,
+    adapter: &Lora<F>,
+    batch: &Batch,
+) -> Result<Vec<F>, TensorError> {
+    let index = Index::new(&weights.architecture);
+    let mut workspace = Workspace::new();
+    let empty = weights.emptied();
+    let mut plain = Model { weights: std::mem::replace(weights, empty), adapter: None };
+    let mut x = Pass::of_checked(&plain, batch).embed(&batch.tokens, &mut workspace);
+    let mut result = Ok(());
+    for (layer, block) in index.blocks.iter().enumerate() {
+        let kept: Vec<_> = block
+            .linears
+            .iter()
+            .map(|linear| (linear.weight, plain.weights.parameters.list()[linear.weight].values.clone()))
+            .collect();
+        result = adapter.merge_block(&mut plain.weights, block);
+        let pass = Pass::of_checked(&plain, batch);
+        let (output, inner) = pass.forward(layer, x, &mut workspace);
+        let input = inner.release(&mut workspace);
+        workspace.give([input]);
+        x = output;
+        for (place, values) in kept {
+            plain.weights.parameters.list_mut()[place].values = values;
+        }
+        if result.is_err() {
+            break;
+        }
+    }
+    let logits = Pass::of_checked(&plain, batch).logits(&x, &mut workspace);
+    *weights = plain.weights;
+    result.map(|()| logits)
 }

@@ -1,12 +1,12 @@
 //! Files and bytes in safetensors' format.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use candle_core::safetensors::SliceSafetensors;
 use candle_core::{DType, Device};
-use half::bf16;
+use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
@@ -20,6 +20,9 @@ pub enum StoredType {
     /// bfloat16, rounded to nearest even.
     Bf16,
 }
+
+/// Bytes that a header has at most, as the safetensors library has it.
+const HEADER: u64 = 100_000_000;
 
 /// Bytes that are converted at once.
 const PIECE: usize = 64 << 10;
@@ -115,9 +118,83 @@ pub(crate) fn read_into(
     Ok(())
 }
 
+/// The same from a file as it is read, tensor by tensor, so that its bytes are never whole in memory beside its numbers.
+pub(crate) fn stream_into(
+    mut file: impl Read,
+    parameters: &mut Parameters,
+    found: &mut [bool],
+    ignored: impl Fn(&str) -> bool,
+) -> Result<(), ReadError> {
+    let format = |reason: String| ReadError::Format(reason);
+    let cut = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => ReadError::Format("it ends before its tensors do".to_owned()),
+        _ => ReadError::Io(error),
+    };
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(cut)?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER {
+        return Err(format(format!("its header says that it has {length} bytes")));
+    }
+    let mut header = Vec::new();
+    file.by_ref().take(length).read_to_end(&mut header).map_err(cut)?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|error| format(error.to_string()))?;
+    // One after the other and without gaps: what the library checked when it read the header.
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name) else { continue };
+        let length = info.data_offsets.1 - info.data_offsets.0;
+        let known = parameters.list().iter().position(|parameter| parameter.name == name);
+        let Some(known) = known else {
+            if !ignored(&name) {
+                return Err(TensorError::Unexpected { name }.into());
+            }
+            if io::copy(&mut file.by_ref().take(length as u64), &mut io::sink()).map_err(cut)? < length as u64
+            {
+                return Err(cut(io::ErrorKind::UnexpectedEof.into()));
+            }
+            continue;
+        };
+        let parameter = &mut parameters.list_mut()[known];
+        if info.shape != parameter.shape {
+            let (expected, found) = (parameter.shape.clone(), info.shape.clone());
+            return Err(TensorError::Shape { name, expected, found }.into());
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(TensorError::Type { name, found: format!("{:?}", info.dtype) }.into());
+        }
+        parameter.values = numbers_of(&mut file, info.dtype, length).map_err(cut)?;
+        found[known] = true;
+    }
+    match file.read(&mut [0]).map_err(cut)? {
+        0 => Ok(()),
+        _ => Err(format("it goes on behind its tensors".to_owned())),
+    }
+}
+
+/// So many bytes of one stored type as numbers, piece by piece.
+fn numbers_of(file: &mut impl Read, stored: Dtype, bytes: usize) -> io::Result<Vec<f32>> {
+    let mut values = Vec::with_capacity(bytes / if stored == Dtype::F32 { 4 } else { 2 });
+    let mut piece = vec![0; PIECE.min(bytes)];
+    let mut left = bytes;
+    while left > 0 {
+        let piece = &mut piece[..left.min(PIECE)];
+        left -= piece.len();
+        file.read_exact(piece)?;
+        match stored {
+            Dtype::F32 => values.extend(piece.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))),
+            Dtype::F16 => {
+                values.extend(piece.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()));
+            }
+            _ => values.extend(piece.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32())),
+        }
+    }
+    Ok(values)
+}
+
 /// Why bytes cannot be read; who calls knows the file's name.
 pub(crate) enum ReadError {
     Format(String),
+    Io(io::Error),
     Tensor(TensorError),
 }
 
@@ -131,6 +208,7 @@ impl ReadError {
     pub(crate) fn at(self, path: &Path) -> TensorError {
         match self {
             Self::Format(reason) => TensorError::Format { path: path.to_owned(), reason },
+            Self::Io(source) => TensorError::Io { path: path.to_owned(), what: "read", source },
             Self::Tensor(error) => error,
         }
     }
@@ -170,6 +248,7 @@ impl Parameters {
 fn state(error: ReadError) -> TensorError {
     match error {
         ReadError::Format(reason) => TensorError::State(reason),
+        ReadError::Io(error) => TensorError::State(error.to_string()),
         ReadError::Tensor(error) => error,
     }
 }

@@ -39,8 +39,7 @@ impl Weights {
         let ignored =
             |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
         for name in files(folder)? {
-            let bytes = folder.read(&name)?;
-            stored::read_into(&bytes, &mut parameters, &mut found, ignored)
+            stored::stream_into(folder.open(&name)?, &mut parameters, &mut found, ignored)
                 .map_err(|error| error.at(&folder.place(&name)))?;
         }
         stored::all_found(&parameters, &found)?;
@@ -96,6 +95,11 @@ impl<F: Float> Weights<F> {
     /// The tensors, to change their values.
     pub fn parameters_mut(&mut self) -> &mut Parameters<F> {
         &mut self.parameters
+    }
+
+    /// The same architecture without tensors.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { architecture: self.architecture.clone(), parameters: Parameters::new(Vec::new()) }
     }
 
     /// The same weights as other numbers.

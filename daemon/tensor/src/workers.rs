@@ -26,14 +26,34 @@ pub(crate) struct Worker<F: Float> {
 /// A batch's parts, where its gradient is to be computed part by part. They depend on the shapes alone, and so does the
 /// order in which they are added up: the gradient is the same on any number of cores.
 pub(crate) fn parts<F: Float>(batch: &Batch, trainable: &Parameters<F>) -> Option<Vec<Batch>> {
-    if trainable.count() > COPIED {
+    let lengths: Vec<usize> = batch.segments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let mut segments = batch.segments.windows(2).map(|pair| pair[0]..pair[1]);
+    let part = |(_, count): (usize, usize)| {
+        let mut part: Option<Batch> = None;
+        for segment in segments.by_ref().take(count) {
+            match &mut part {
+                Some(part) => part.append(batch, segment),
+                None => part = Some(batch.slice(segment)),
+            }
+        }
+        part
+    };
+    Some(divided(&lengths, trainable.count())?.into_iter().filter_map(part).collect())
+}
+
+/// Rows and segments of each part, where segments of these lengths are computed in parts.
+pub(crate) fn divided(lengths: &[usize], trainable: u64) -> Option<Vec<(usize, usize)>> {
+    if trainable > COPIED {
         return None;
     }
-    let mut parts: Vec<Batch> = Vec::new();
-    for segment in batch.segments.windows(2) {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for length in lengths {
         match parts.last_mut() {
-            Some(part) if part.tokens.len() < PART => part.append(batch, segment[0]..segment[1]),
-            _ => parts.push(batch.slice(segment[0]..segment[1])),
+            Some((rows, segments)) if *rows < PART => {
+                *rows += length;
+                *segments += 1;
+            }
+            _ => parts.push((*length, 1)),
         }
     }
     (parts.len() > 1).then_some(parts)

@@ -13,18 +13,12 @@ impl<F: Float> Workspace<F> {
 
     /// A buffer of this length holding anything.
     pub(crate) fn take(&mut self, length: usize) -> Vec<F> {
-        let fits = |buffer: &Vec<F>| (length..=2 * length).contains(&buffer.capacity());
-        let best = (0..self.free.len())
-            .filter(|index| fits(&self.free[*index]))
-            .min_by_key(|index| self.free[*index].capacity());
+        let (best, outgrown) = choose(self.free.iter().map(Vec::capacity), length);
         if let Some(index) = best {
             let mut buffer = self.free.swap_remove(index);
             buffer.resize(length, F::ZERO);
             return buffer;
         }
-        // One that is somewhat too small makes room for its successor, so that the number of buffers stays.
-        let outgrown =
-            (0..self.free.len()).find(|index| (length / 2..length).contains(&self.free[*index].capacity()));
         if let Some(index) = outgrown {
             self.free.swap_remove(index);
         }
@@ -49,4 +43,16 @@ impl<F: Float> Workspace<F> {
     pub(crate) fn give(&mut self, buffers: impl IntoIterator<Item = Vec<F>>) {
         self.free.extend(buffers);
     }
+}
+
+/// Which of the free buffers, by their capacities, is taken for so many numbers; and where none fits, which one goes: one
+/// that is somewhat too small makes room for its successor, so that the number of buffers stays.
+pub(crate) fn choose(
+    free: impl Iterator<Item = usize> + Clone,
+    length: usize,
+) -> (Option<usize>, Option<usize>) {
+    let fits = free.clone().enumerate().filter(|(_, capacity)| (length..=2 * length).contains(capacity));
+    let best = fits.min_by_key(|(_, capacity)| *capacity).map(|(index, _)| index);
+    let mut small = free.enumerate().filter(|(_, capacity)| (length / 2..length).contains(capacity));
+    (best, small.next().map(|(index, _)| index))
 }

@@ -58,6 +58,18 @@ pub enum TrainError {
     /// The run did not prove itself before its first step.
     #[error("the run did not prove itself and was not started: {0}")]
     Proof(String),
+    /// The run does not fit in memory.
+    #[error(
+        "the run needs {} of memory and may take {}: {changes}; `moat run preview` shows what takes how much", mib(*.needed), mib(*.available)
+    )]
+    Memory {
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that it may take.
+        available: u64,
+        /// What to change.
+        changes: String,
+    },
     /// Loss or gradient is no number.
     #[error(
         "{what} of step {step} is not a finite number: lower optimizer.learning_rate or raise optimizer.warmup; the \
@@ -101,6 +113,10 @@ impl From<TensorError> for TrainError {
             other => Self::Tensor(other),
         }
     }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn remedy(error: &io::Error) -> &'static str {

@@ -1,27 +1,35 @@
 //! Training: examples become tokens, tokens become packed rows, rows become an adapter or a model.
 //!
 //! [`Intake`] tokenises examples as they arrive and keeps only tokens; [`Plan`] cuts, packs and orders them, the
-//! same on every machine; [`train`] runs the optimiser over the plan, looks at the validation side where there is
-//! one, writes checkpoints from which it goes on with the same bits, and leaves `adapter/` or `model/`; [`merge`]
-//! adds an adapter to its base. What cannot be trained as its owner means it is refused with the reason before the
-//! first step. It never opens a connection, never writes a log, keeps no text beyond the group that is being
-//! tokenised, and puts none into an error.
+//! same on every machine; [`preview`] and [`plan_memory`] tell what a run would see and take; [`train`] has the run
+//! prove itself, runs the optimiser over the plan, looks at the validation side where there is one, writes
+//! checkpoints from which it goes on with the same bits, and leaves `adapter/` or `model/`; [`merge`] adds an
+//! adapter to its base. What cannot be trained as its owner means it is refused with the reason before the first
+//! step. It never opens a connection, never writes a log, keeps no text beyond the group that is being tokenised,
+//! and puts none into an error.
 
 mod checkpoint;
 mod corpus;
 mod error;
 mod files;
+mod memory;
 mod output;
 mod plan;
+mod proofs;
 mod random;
 mod run;
 mod schedule;
+mod step;
+mod survey;
 mod tuning;
 mod validation;
 
 pub use corpus::{Corpus, Intake};
 pub use error::TrainError;
+pub use memory::plan_memory;
 pub use output::{initialise, merge};
 pub use plan::Plan;
 pub use run::{Ended, peak_memory, train};
 pub use schedule::learning_rate;
+pub use step::{Learner, Stepped, take_step};
+pub use survey::preview;

@@ -2,7 +2,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Architecture, Digest, ExportJob, LoraRecipe, Method, RunPart, Start, TrainJob};
+use moat_contracts::{Architecture, Digest, ExportJob, LoraRecipe, Method, Recipe, RunPart, Start, TrainJob};
 use moat_tensor::{Folder, Lora, LoraShape, Model, StoredType, TensorError, Weights};
 use serde_json::Value;
 
@@ -79,6 +79,12 @@ pub(crate) fn architecture(base: &Path) -> Result<(Architecture, Digest), TrainE
     let config = fs::read_to_string(&path).map_err(TrainError::read(&path))?;
     let architecture = Architecture::from_config(&config).map_err(TensorError::from)?;
     Ok((architecture, Digest::of(config.as_bytes())))
+}
+
+/// Refuses rows that are longer than the base has positions.
+pub(crate) fn check_length(recipe: &Recipe, architecture: &Architecture) -> Result<(), TrainError> {
+    let (asked, limit) = (recipe.train.sequence_length, architecture.max_position);
+    if asked > limit { Err(TrainError::Length { asked, limit }) } else { Ok(()) }
 }
 
 /// The model that a run starts from: its base, with a fresh adapter or with what an earlier run made.

@@ -3,15 +3,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use moat_contracts::{OptimizerState, Progress, TrainJob, TrainOutcome};
-use moat_tensor::{
-    AdamW, Batch, Gradients, LossSum, Model, Moments, adamw_tuned, forward_backward, token_losses,
-};
+use moat_tensor::{Gradients, Moments};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::checkpoint::{Checkpoints, Owner, State};
-use crate::tuning::tuning;
+use crate::step::{Learner, Stepped, take_step};
+use crate::survey::survey;
 use crate::validation::Validation;
-use crate::{Corpus, Plan, TrainError, learning_rate, output};
+use crate::{Corpus, Plan, TrainError, learning_rate, output, plan_memory, proofs};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +24,8 @@ pub enum Ended {
 /// Trains on `corpus`, from the newest checkpoint in the job's folder if there is one, and writes `adapter/` (LoRA)
 /// or `model/` (full; in the type the base is stored in). With a key, no file of these is ever plain.
 ///
-/// A step normalises by the trained tokens of all its micro-batches, clips the gradient's norm as torch does, and
+/// Before the first step it tells what it trains on and takes of memory, and proves itself; it refuses where a proof does not
+/// hold or memory does not suffice. A step normalises by the trained tokens of all its micro-batches, clips the gradient's norm as torch does, and
 /// takes one AdamW step. A checkpoint is written every `checkpoint_every` steps, when `stop` becomes true (a step
 /// that is under way is dropped, not half taken), and after the last step, so that a run whose answer got lost need
 /// not train again. Where the corpus has a validation side, its loss is measured meanwhile, and may end the training or
@@ -43,21 +43,19 @@ pub fn train(
     let recipe = &job.recipe;
     let base = Path::new(&job.base);
     let (architecture, config) = output::architecture(base)?;
-    if recipe.train.sequence_length > architecture.max_position {
-        return Err(TrainError::Length {
-            asked: recipe.train.sequence_length,
-            limit: architecture.max_position,
-        });
-    }
-    progress(Progress::Preparing { doing: "loading the base".to_owned() });
-    let mut model = output::model(job)?;
+    output::check_length(recipe, &architecture)?;
     let mut plan = Plan::new(corpus, &recipe.train, recipe.seed);
     let steps = plan.steps();
+    let threads = rayon::current_num_threads();
+    let memory = plan_memory(&architecture, corpus, recipe, threads, job.memory)?;
+    let recompute = memory.recompute;
+    progress(Progress::Surveyed { survey: survey(corpus, &plan, recipe.train.sequence_length), memory });
+    progress(Progress::Preparing { doing: "loading the base".to_owned() });
+    let mut model = output::model(job)?;
     let validation = Validation::new(corpus, recipe)?;
     let start = job.start.as_ref().map(|start| start.weights);
     let owner = Owner { recipe: recipe.hash(), corpus: corpus.fingerprint(), base: config, start };
     let checkpoints = Checkpoints { job, owner };
-    let mut gradients = Gradients::new(&model);
     let mut moments = match recipe.optimizer.state {
         OptimizerState::Exact => Moments::new(&model),
         OptimizerState::EightBit => Moments::quantized(&model),
@@ -65,6 +63,17 @@ pub fn train(
     let restored = checkpoints.restore(&mut model, &mut moments)?;
     let mut saved = restored.as_ref().map(|state| state.step);
     let mut state = restored.unwrap_or_else(State::start);
+    if state.step == 0 && !stop.load(Ordering::Relaxed) {
+        progress(Progress::Preparing { doing: "proving the run".to_owned() });
+        let mut proofs = proofs::of_data(corpus);
+        if proofs::hold(&proofs).is_ok() {
+            proofs.extend(proofs::of_model(&mut model, recipe, corpus, &mut plan, recompute)?);
+        }
+        proofs.sort_by_key(|proof| proof.claim);
+        progress(Progress::Proven { proofs: proofs.clone() });
+        proofs::hold(&proofs)?;
+    }
+    let mut gradients = Gradients::new(&model);
     let trainable = model.trainable().count();
     let adapted = model.adapter.as_ref().map_or(0, |adapter| adapter.parameters().count());
     progress(Progress::Training {
@@ -109,47 +118,23 @@ pub fn train(
             }
         }
         let batches = plan.micro_batches(corpus, state.step);
-        if state.step == 0 {
-            prove(&model, &batches[0], recipe.train.recompute, &mut gradients)?;
-        }
         let step = state.step + 1;
-        let sum = gradient(&model, &batches, recipe.train.recompute, stop, &mut gradients)?;
-        let Some(sum) = sum else {
+        let rate = learning_rate(&recipe.optimizer, state.step, steps);
+        let mut learner = Learner { model: &mut model, gradients: &mut gradients, moments: &mut moments };
+        let taken = take_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?;
+        let Some(Stepped { sum, gradient_norm }) = taken else {
             if saved != Some(state.step) {
                 checkpoints.save(&state, &model, &moments)?;
                 progress(Progress::Checkpoint { step: state.step });
             }
             return Ok(Ended::Stopped);
         };
-        if !sum.nats.is_finite() {
-            return Err(TrainError::Diverged { what: "the loss", step });
-        }
-        let norm = gradients.norm();
-        if !norm.is_finite() {
-            return Err(TrainError::Diverged { what: "the gradient", step });
-        }
-        // As torch.nn.utils.clip_grad_norm_.
-        let clip = recipe.optimizer.clip / (norm + 1e-6);
-        if recipe.optimizer.clip > 0.0 && clip < 1.0 {
-            gradients.scale(clip);
-        }
-        let rate = learning_rate(&recipe.optimizer, state.step, steps);
-        let settings = AdamW {
-            learning_rate: rate,
-            beta1: recipe.optimizer.beta1,
-            beta2: recipe.optimizer.beta2,
-            epsilon: recipe.optimizer.epsilon,
-            weight_decay: recipe.optimizer.weight_decay,
-        };
-        let tuning = |parameter: &_| tuning(recipe, parameter);
-        adamw_tuned(&mut model, &gradients, &mut moments, settings, tuning)?;
-        gradients.zero();
         state.count(sum, steps);
         let report = Progress::Step {
             step,
             steps,
             loss: sum.nats / sum.tokens as f64,
-            gradient_norm: norm,
+            gradient_norm,
             learning_rate: rate,
             tokens: sum.tokens,
             tokens_per_second: sum.tokens as f64 / began.elapsed().as_secs_f64(),
@@ -159,6 +144,13 @@ pub fn train(
         state.reports.push(report.clone());
         progress(report);
     };
+    // What only training needs makes room for what is compared now.
+    drop((gradients, moments));
+    let proofs = proofs::of_result(&mut model, corpus, &mut plan)?;
+    if !proofs.is_empty() {
+        progress(Progress::Proven { proofs: proofs.clone() });
+        proofs::hold(&proofs)?;
+    }
     let weights = output::write_result(job, &model)?;
     Ok(Ended::Trained(TrainOutcome {
         steps: state.step,
@@ -170,65 +162,6 @@ pub fn train(
         validation: outcome,
     }))
 }
-
-/// Adds up the gradient of the mean over the trained tokens of all `batches`; `None` if it was stopped before the end.
-fn gradient(
-    model: &Model,
-    batches: &[Batch],
-    recompute: bool,
-    stop: &AtomicBool,
-    gradients: &mut Gradients,
-) -> Result<Option<LossSum>, TrainError> {
-    let tokens: u64 = batches.iter().map(Batch::trained).sum();
-    let scale = (1.0 / tokens as f64) as f32;
-    let mut sum = LossSum::default();
-    for batch in batches {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let part = forward_backward(model, batch, scale, recompute, gradients)?;
-        sum = LossSum { nats: sum.nats + part.nats, tokens: sum.tokens + part.tokens };
-    }
-    Ok(Some(sum))
-}
-
-/// Shows on the first micro-batch, before anything changes, that the loss trained on is the one that is measured
-/// afterwards, that every trained token is counted, and that a gradient arrives in every tensor it must reach.
-fn prove(model: &Model, batch: &Batch, recompute: bool, gradients: &mut Gradients) -> Result<(), TrainError> {
-    let measured: f64 = token_losses(model, batch)?.iter().map(|loss| f64::from(*loss)).sum();
-    let trained =
-        forward_backward(model, batch, (1.0 / batch.trained() as f64) as f32, recompute, gradients)?;
-    if trained.tokens != batch.trained() {
-        return Err(TrainError::Proof(format!(
-            "{} tokens are to be trained, but the loss counts {}",
-            batch.trained(),
-            trained.tokens
-        )));
-    }
-    if !trained.nats.is_finite() || (trained.nats - measured).abs() > 1e-3 * measured.abs().max(1.0) {
-        return Err(TrainError::Proof(format!(
-            "its first loss is {:.6} nats a token, but the same text measures {:.6}",
-            trained.nats / trained.tokens as f64,
-            measured / trained.tokens as f64
-        )));
-    }
-    // With one key a query has no choice, so that nothing can be learnt about choosing.
-    let chooses = batch.segments.windows(2).any(|pair| pair[1] - pair[0] > 1);
-    let silent = gradients.named().list().iter().find(|tensor| {
-        let name = tensor.name.as_str();
-        // B starts at zero and A's gradient goes through B: A's is zero in the first step.
-        let exempt = name.contains("lora_A") || (!chooses && CHOOSING.iter().any(|part| name.contains(part)));
-        !exempt && tensor.values.iter().all(|value| *value == 0.0)
-    });
-    if let Some(tensor) = silent {
-        return Err(TrainError::Proof(format!("no gradient reaches {}", tensor.name)));
-    }
-    gradients.zero();
-    Ok(())
-}
-
-/// Parts of the names of the tensors that make queries and keys; one that makes values too is not among them.
-const CHOOSING: [&str; 4] = ["q_proj", "k_proj", "q_norm", "k_norm"];
 
 /// Peak resident memory of this process in bytes, as Linux counts it (getrusage(2)); 0 where it does not tell. A file of
 /// `/proc` would not do: a confined engine may not read it.

@@ -72,7 +72,6 @@ fn what_cannot_be_trained_is_refused_by_its_record_without_its_text() {
     let place = Place::new();
     let refused = |example| place.corpus(Method::Lora, &[example]).unwrap_err();
     for example in [
-        text(""),
         chat("no JSON, but a secret"),
         chat(r#"[{"role":"user","content":"secret"}]"#),
         moat_contracts::Example { split: Split::HeldOut, ..text("secret") },

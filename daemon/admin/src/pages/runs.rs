@@ -1,8 +1,8 @@
 //! Runs: all of them, one of them as it goes on, and what starts, stops and resumes one.
 
 use maud::{Markup, html};
-use moat_contracts::Progress;
-use moat_protocol::control::{Base, Reply, Request, Run, RunState, StepPoint, Update};
+use moat_contracts::{Progress, Proof};
+use moat_protocol::control::{Base, Course, Reply, Request, Run, RunState, StepPoint, Update};
 use moat_rights::Act;
 
 use super::models::edges;
@@ -83,7 +83,9 @@ pub(crate) async fn run(visit: Visit) -> Result<Outcome, Refusal> {
         @if let Some(report) = &run.edge {
             section aria-labelledby="edge" { h2 #edge { "Edge" } (edges(report)) }
         }
+        (proofs(&run.course.proofs))
         (facts(&run))
+        (plan(&run.course))
         (steps(&run.course.steps))
     };
     Ok(Page::of("/runs", title, body))
@@ -249,6 +251,58 @@ fn facts(run: &Run) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What the run showed of itself before it trained, and of its weights at the end.
+fn proofs(proofs: &[Proof]) -> Markup {
+    let columns = [words("Claim"), words("Compared"), numbers("Found"), numbers("At most"), words("Holds")];
+    html! {
+        @if !proofs.is_empty() {
+            section aria-labelledby="proofs" {
+                h2 #proofs { "Proofs" }
+                (table("Proofs", &columns, html! {
+                    @for proof in proofs {
+                        tr {
+                            th scope="row" { (proof.claim.sentence()) }
+                            td { (proof.compared) @if !proof.held { br; (proof.remedy) } }
+                            td.n { (figure(proof.figure)) }
+                            td.n { (figure(proof.bound)) }
+                            td { @if proof.held { (chip("good", "held")) } @else { (chip("bad", "failed")) } }
+                        }
+                    }
+                }))
+            }
+        }
+    }
+}
+
+/// What the training side comes to, and what the run was planned to take of memory.
+fn plan(course: &Course) -> Markup {
+    html! {
+        @if course.survey.is_some() || course.memory.is_some() { div.columns {
+            @if let Some(survey) = &course.survey {
+                section.panel aria-labelledby="survey" {
+                    h2 #survey { "Training side" }
+                    dl.facts {
+                        (fact("Examples", html! { (count(survey.examples)) @if survey.chats > 0 { ", " (count(survey.chats)) " of them chats" } }))
+                        (fact("Tokens", html! { (short(survey.tokens)) ", " (format!("{:.1}", 100.0 * survey.trained_share())) "\u{202f}% of them learnt" }))
+                        (fact("Tokens of one", html! { (count(survey.shortest)) " to " (count(survey.longest)) ", median " (count(survey.median)) }))
+                        (fact("Cut", html! { (count(survey.cut)) " examples are longer than a row" }))
+                        (fact("Rows", html! { (count(survey.rows)) " a pass" }))
+                    }
+                }
+            }
+            @if let Some(memory) = &course.memory {
+                section.panel aria-labelledby="memory" {
+                    h2 #memory { "Memory as planned" }
+                    dl.facts {
+                        @for part in memory.parts.iter().filter(|part| part.bytes > 0) { (fact(part.used.word(), bytes(part.bytes))) }
+                        (fact("in all", html! { (bytes(memory.total())) @if memory.recompute { ", with recomputation" } }))
+                    }
+                }
+            }
+        } }
     }
 }
 

@@ -121,6 +121,7 @@ impl Place {
             recipe: recipe(),
             start: None,
             threads: 0,
+            memory: 0,
             key: None,
         })
     }

@@ -5,6 +5,7 @@ mod base;
 pub(crate) mod bundle;
 mod course;
 mod dataset;
+pub(crate) mod preview;
 mod rights;
 mod run;
 mod status;
@@ -73,6 +74,7 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Base(found) => base::imported(view, found),
         Reply::Bases(found) => base::bases(view, found),
         Reply::Run(found) => run::run(view, found),
+        Reply::Preview(found) => preview::preview(view, found),
         Reply::Runs(found) => run::runs(view, found),
         Reply::Made(made) => rights::made(view, made),
         Reply::Accounts(found) => rights::accounts(view, found),

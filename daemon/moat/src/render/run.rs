@@ -1,11 +1,11 @@
 use std::fmt::Write;
 
 use moat_contracts::{EdgeReport, Interval, SourceEdge, TrainOutcome};
-use moat_protocol::control::{Run, RunState};
+use moat_protocol::control::{Course, Run, RunState};
 
 use super::table::{Cell, pairs, table};
 use super::text::{bytes, clean, count, counted, duration, fixed, measure};
-use super::{Tone, View, course};
+use super::{Tone, View, course, preview};
 
 /// All runs, the edge of each in one column.
 pub(super) fn runs(view: &View, runs: &[Run]) -> String {
@@ -73,6 +73,15 @@ pub(super) fn run(view: &View, run: &Run) -> String {
     if matches!(run.state, RunState::Failed | RunState::Stopped) {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "`moat run resume {}` goes on from its last checkpoint", clean(&run.name));
+    }
+    let Course { survey, memory, proofs, .. } = &run.course;
+    if let (Some(survey), Some(memory)) = (survey, memory) {
+        page.push('\n');
+        page.push_str(&preview::facts(view, survey, memory));
+    }
+    if !proofs.is_empty() {
+        page.push('\n');
+        page.push_str(&preview::proofs(view, proofs));
     }
     if !run.course.steps.is_empty() {
         page.push('\n');

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 use moat_contracts::{
-    Completion, Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport,
-    Interval, Reason, Recipe, RecordId, SourceEdge, Split, SplitCounts, TextFault, TokenLogprob,
-    TrainOutcome, ValidationOutcome,
+    Claim, Completion, Dataset, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, ForgettingReport,
+    Interval, MemoryPart, MemoryPlan, MemoryUse, Preview, Proof, Reason, Recipe, RecordId, SourceEdge, Split,
+    SplitCounts, Stretch, Survey, TextFault, TokenLogprob, TrainOutcome, ValidationOutcome,
 };
 use moat_protocol::control::{
     Base, Canary, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Made, Reached, Reply, Run,
-    RunState, Seal, SourceStatus, Statement, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
+    RunPreview, RunState, Seal, SourceStatus, Statement, Status, StepPoint, Twin, ValidationPoint, Why,
+    WhyRecord,
 };
 
 use super::{View, reply};
@@ -442,6 +443,109 @@ edge: 0.31 bits per byte better than its base (95% interval 0.28 to 0.34)
     );
 }
 
+fn survey() -> Survey {
+    Survey {
+        examples: 120,
+        chats: 3,
+        tokens: 24_000,
+        trained: 18_000,
+        shortest: 12,
+        median: 150,
+        p95: 800,
+        longest: 2000,
+        cut: 4,
+        rows: 50,
+        steps: 13,
+    }
+}
+
+fn memory() -> MemoryPlan {
+    let part = |used, mib: u64| MemoryPart { used, bytes: mib << 20 };
+    let parts = vec![
+        part(MemoryUse::Process, 30),
+        part(MemoryUse::Frozen, 100),
+        part(MemoryUse::Moments, 0),
+        part(MemoryUse::Activations, 900),
+    ];
+    MemoryPlan { parts, available: 1 << 30, recompute: true }
+}
+
+fn proofs() -> Vec<Proof> {
+    vec![
+        Proof::of(Claim::Masks, "120 examples", 0.0),
+        Proof::of(Claim::Turns, "6 answers of 3 chats; \x1b[2J", 2.0),
+        Proof::of(Claim::Packing, "5 sequences, 900 tokens", 3.2e-6),
+    ]
+}
+
+#[test]
+fn a_preview_marks_what_is_learnt() {
+    let stretch = |text: &str, trained| Stretch { text: text.to_owned(), trained };
+    let example =
+        vec![stretch("<|user|>\nHi\x07\n", false), stretch("Hello.<|end|>", true), stretch("\n", false)];
+    let counts = |records, tokens| SplitCounts { records, tokens, bytes: 0 };
+    let sides =
+        DatasetSource { train: counts(120, 24_000), validation: counts(9, 800), held_out: counts(14, 3000) };
+    let preview = Preview {
+        survey: survey(),
+        validation_tokens: 800,
+        proofs: proofs(),
+        memory: memory(),
+        record: RecordId(digest(9)),
+        example,
+        left: 1200,
+    };
+    let found = RunPreview { dataset: DatasetId(digest(5)), sides, recipe: digest(1), preview };
+    let reply = Reply::Preview(Box::new(found));
+    assert_shown(
+        &reply,
+        "
+dataset  050505050505
+records  120 records to train on, 24,000 tokens; 9 records to choose by, 800 tokens; 14 records held back
+
+examples  120, 3 of them chats, 4 longer than a row and cut
+lengths   12 / 150 / 800 / 2,000 tokens (shortest / median / 95% / longest)
+learnt    75.0% of 24,000 tokens
+packed    50 rows, 13 steps
+memory    1.01 GiB planned of 1.00 GiB at most, which does not fit, blocks computed again in the backward
+
+memory             planned
+process           30.0 MiB
+frozen weights     100 MiB
+activations kept   900 MiB
+all               1.01 GiB
+
+proof                                               found  at most  compared
+no example is masked whole                  holds       0        0  120 examples
+chats begin as prompts and end their turns  FAILS       2        0  6 answers of 3 chats; \\u{1b}[2J
+packed equals unpacked                      holds  3.2e-6   1.0e-3  5 sequences, 900 tokens
+chats begin as prompts and end their turns: correct the base's chat template or its eos_token_id, or leave chats out by selection.kinds
+
+record 090909090909, as it is trained on: what is learnt stands in \u{27e6} \u{27e7}
+<|user|>
+Hi\\u{7}
+\u{27e6}Hello.<|end|>\u{27e7}
+and 1,200 more tokens
+",
+    );
+    // In colours the marks are colours.
+    let colored = super::reply(&View { colors: true, zone: TimeZone::UTC }, &reply);
+    assert!(colored.contains("\x1b[2m<|user|>") && colored.contains("Hello.<|end|>"), "{colored}");
+    assert!(!colored.contains('\u{27e6}') && !colored.contains("\x1b[2JHi"));
+}
+
+#[test]
+fn a_run_shows_what_it_proved() {
+    let course =
+        Course { survey: Some(survey()), memory: Some(memory()), proofs: proofs(), ..Course::default() };
+    let page = shown(&Reply::Run(Box::new(Run { course, ..run() })));
+    for line in
+        ["packed    50 rows, 13 steps", "no example is masked whole", "FAILS", "3.2e-6", "correct the base's"]
+    {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+}
+
 #[test]
 fn a_run_that_trains_shows_its_course() {
     let step = |step: u64| StepPoint {
@@ -455,8 +559,11 @@ fn a_run_that_trains_shows_its_course() {
         seconds_left: (600 - step) as f64 / 2.0,
     };
     let look = |step: u64, loss: f64| ValidationPoint { step, loss, gain: true };
-    let course =
-        Course { steps: (1..=120).map(step).collect(), validations: vec![look(0, 4.5), look(100, 3.25)] };
+    let course = Course {
+        steps: (1..=120).map(step).collect(),
+        validations: vec![look(0, 4.5), look(100, 3.25)],
+        ..Course::default()
+    };
     let mut recipe = Recipe { name: "demo".to_owned(), ..Recipe::default() };
     recipe.train.start_from = "demo-0".to_owned();
     let (state, steps) = (RunState::Training, 120);

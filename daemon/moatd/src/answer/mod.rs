@@ -8,6 +8,7 @@ mod datasets;
 mod export;
 mod keys;
 mod ledger;
+mod preview;
 mod runs;
 pub(crate) mod sessions;
 pub(crate) mod statements;
@@ -69,6 +70,7 @@ fn is_work(request: &Request) -> bool {
         Request::Scan
             | Request::DatasetBuild { .. }
             | Request::BaseImport { .. }
+            | Request::RunPreview { .. }
             | Request::RunStart { .. }
             | Request::RunResume { .. }
             | Request::Export { .. }
@@ -111,6 +113,10 @@ async fn answer(
         Request::BaseImport { folder, name } => bases::import(daemon, folder, name).await,
         Request::Bases => bases::list(daemon),
         Request::RunStart { recipe } => runs::start(daemon, *recipe),
+        Request::RunPreview { recipe } => {
+            let building = |update: &Update| matches!(update, Update::Building { .. });
+            while_telling(daemon, stream, building, preview::preview(daemon, *recipe)).await
+        }
         Request::Runs => runs::list(daemon),
         Request::Run { name } => runs::show(daemon, &name),
         Request::RunWatch { name } => runs::watch(daemon, &name, stream).await,

@@ -44,6 +44,7 @@ impl Place {
             recipe: recipe.clone(),
             start: None,
             threads: 0,
+            memory: 0,
         }
     }
 

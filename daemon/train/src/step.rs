@@ -1,0 +1,76 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use moat_contracts::Recipe;
+use moat_tensor::{AdamW, Batch, Gradients, LossSum, Model, Moments, adamw_tuned, forward_backward};
+
+use crate::TrainError;
+use crate::tuning::tuning;
+
+/// What a step changes.
+#[derive(Debug)]
+pub struct Learner<'a> {
+    /// The model.
+    pub model: &'a mut Model,
+    /// Zeros before the step and after it.
+    pub gradients: &'a mut Gradients,
+    /// AdamW's moments.
+    pub moments: &'a mut Moments,
+}
+
+/// What one step measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stepped {
+    /// Loss over the trained tokens of all micro-batches, before the step.
+    pub sum: LossSum,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+}
+
+/// One optimiser step: adds up the gradient of the mean over the trained tokens of all `batches`, clips its norm as torch
+/// does, and takes one AdamW step at this learning rate. `None` if it was stopped before the end; a step is never half taken,
+/// but the gradients are not zeros then. `number` counts from 1, for errors.
+///
+/// # Errors
+/// [`TrainError::Diverged`], and what does not fit.
+pub fn take_step(
+    learner: &mut Learner<'_>,
+    batches: &[Batch],
+    recipe: &Recipe,
+    (number, learning_rate): (u64, f64),
+    recompute: bool,
+    stop: &AtomicBool,
+) -> Result<Option<Stepped>, TrainError> {
+    let Learner { model, gradients, moments } = learner;
+    let tokens: u64 = batches.iter().map(Batch::trained).sum();
+    let scale = (1.0 / tokens as f64) as f32;
+    let mut sum = LossSum::default();
+    for batch in batches {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let part = forward_backward(model, batch, scale, recompute, gradients)?;
+        sum = LossSum { nats: sum.nats + part.nats, tokens: sum.tokens + part.tokens };
+    }
+    if !sum.nats.is_finite() {
+        return Err(TrainError::Diverged { what: "the loss", step: number });
+    }
+    let gradient_norm = gradients.norm();
+    if !gradient_norm.is_finite() {
+        return Err(TrainError::Diverged { what: "the gradient", step: number });
+    }
+    // As torch.nn.utils.clip_grad_norm_.
+    let clip = recipe.optimizer.clip / (gradient_norm + 1e-6);
+    if recipe.optimizer.clip > 0.0 && clip < 1.0 {
+        gradients.scale(clip);
+    }
+    let settings = AdamW {
+        learning_rate,
+        beta1: recipe.optimizer.beta1,
+        beta2: recipe.optimizer.beta2,
+        epsilon: recipe.optimizer.epsilon,
+        weight_decay: recipe.optimizer.weight_decay,
+    };
+    adamw_tuned(model, gradients, moments, settings, |parameter| tuning(recipe, parameter))?;
+    gradients.zero();
+    Ok(Some(Stepped { sum, gradient_norm }))
+}
