@@ -26,7 +26,7 @@ mod validation;
 
 pub use corpus::{Corpus, Intake};
 pub use error::TrainError;
-pub use memory::plan_memory;
+pub use memory::{plan_memory, settle_allocator};
 pub use output::{initialise, merge};
 pub use plan::Plan;
 pub use run::{Ended, peak_memory, train};

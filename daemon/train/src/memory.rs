@@ -12,13 +12,38 @@ const NUMBER: u64 = 4;
 
 /// Bytes of the program, its libraries and what the tokenizer leaves. A constant: what the system tells of a process began
 /// with whoever started it.
-const PROCESS: u64 = 18 << 20;
+const PROCESS: u64 = 16 << 20;
 
 /// Bytes that the libraries' own buffers take on each thread: what a matrix product packs into, and stacks.
 const THREAD: u64 = 3 << 20;
 
 /// Micro-batches whose shapes are looked at: packed rows are alike.
 const LOOKED_AT: u64 = 256;
+
+/// Bytes from which a buffer is a mapping of its own, which goes back to the system when it is freed. A step's large buffers
+/// are kept and taken again, so that the clearing of fresh pages costs little, and memory is what the plan counts: what lies in
+/// glibc's arenas would depend on which thread freed what.
+#[cfg(target_env = "gnu")]
+const LARGE: i32 = 256 << 10;
+
+/// Tells glibc to give large buffers a mapping each and to keep small ones. To be called before there is a second thread.
+pub fn settle_allocator() {
+    #[cfg(target_env = "gnu")]
+    {
+        // malloc.h: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
+        const TRIM_THRESHOLD: i32 = -1;
+        const MMAP_THRESHOLD: i32 = -3;
+        #[allow(unsafe_code)]
+        // SAFETY: mallopt(3) takes two ints, returns one, and is called before there is a second thread.
+        unsafe {
+            unsafe extern "C" {
+                fn mallopt(parameter: i32, value: i32) -> i32;
+            }
+            mallopt(MMAP_THRESHOLD, LARGE);
+            mallopt(TRIM_THRESHOLD, i32::MAX);
+        }
+    }
+}
 
 /// Gives memory that was freed back to the system: what one thread freed, glibc would not give to another.
 pub(crate) fn give_back() {
@@ -108,22 +133,23 @@ fn part_by_part(
         // A byte a number, and a scale for 256 of them.
         OptimizerState::EightBit => 2 * (trainable + NUMBER * trainable.div_ceil(256)),
     };
-    let Work { workers, parts, whole, longest } = Work::of(outline, corpus, recipe, threads);
+    let Work { parts, whole, longest } = Work::of(outline, corpus, recipe, threads);
+    let workers = parts.len();
     let mut buffers = Footprint::default();
-    let mut add = |times: usize, one: Footprint| {
-        buffers.activations += times as u64 * one.activations;
-        buffers.logits += times as u64 * one.logits;
-        buffers.workspace += times as u64 * one.workspace;
+    let mut add = |one: Footprint| {
+        buffers.activations += one.activations;
+        buffers.logits += one.logits;
+        buffers.workspace += one.workspace;
     };
-    if workers > 0 {
-        add(workers, outline.of_learning(parts, longest, recompute, threads / workers));
+    for rows in parts {
+        add(outline.of_learning(rows, longest, recompute, threads / workers));
     }
     if whole > 0 {
-        add(1, outline.of_learning(whole, longest, recompute, threads));
+        add(outline.of_learning(whole, longest, recompute, threads));
     }
     if recipe.split.validation > 0.0 {
         let rows = recipe.train.micro_batch * recipe.train.sequence_length;
-        add(1, outline.of_measuring(rows, recipe.train.sequence_length, threads));
+        add(outline.of_measuring(rows, recipe.train.sequence_length, threads));
     }
     let parts = [
         (MemoryUse::Process, PROCESS + threads as u64 * THREAD),
@@ -143,10 +169,8 @@ fn part_by_part(
 /// Who computes at once, and on how many rows at most.
 #[derive(Default)]
 struct Work {
-    /// Workers that compute a part each.
-    workers: usize,
-    /// Rows of the largest part.
-    parts: usize,
+    /// Rows of the part that each worker holds, where the largest meet.
+    parts: Vec<usize>,
     /// Rows of the largest batch that is computed whole; 0 where each is divided.
     whole: usize,
     /// Tokens of the longest segment.
@@ -162,14 +186,18 @@ impl Work {
         for step in 0..steps {
             for batch in plan.micro_batches(corpus, step) {
                 let lengths: Vec<usize> = batch.segments.windows(2).map(|pair| pair[1] - pair[0]).collect();
-                let parts = outline.parts(&lengths);
-                let largest = parts.iter().copied().max().unwrap_or(0);
+                let mut parts = outline.parts(&lengths);
                 work.longest = work.longest.max(lengths.into_iter().max().unwrap_or(0));
+                parts.sort_unstable_by(|a, b| b.cmp(a));
                 if parts.len() > 1 {
-                    work.workers = work.workers.max(threads.min(parts.len()));
-                    work.parts = work.parts.max(largest);
+                    parts.truncate(threads);
+                    // A worker's buffers grow to the largest part that it ever had.
+                    work.parts.resize(work.parts.len().max(parts.len()), 0);
+                    for (held, rows) in work.parts.iter_mut().zip(parts) {
+                        *held = rows.max(*held);
+                    }
                 } else {
-                    work.whole = work.whole.max(largest);
+                    work.whole = work.whole.max(parts.iter().sum());
                 }
             }
         }

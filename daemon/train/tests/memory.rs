@@ -44,6 +44,7 @@ fn recipe(shape: (usize, usize, usize, usize, usize, usize), method: Method, rec
 #[test]
 fn a_case() {
     let Some(case) = std::env::var_os(CASE) else { return };
+    moat_train::settle_allocator();
     let case: Value = serde_json::from_str(case.to_str().unwrap()).unwrap();
     rayon::ThreadPoolBuilder::new().num_threads(2).build_global().unwrap();
     let recipe: Recipe = serde_json::from_value(case["recipe"].clone()).unwrap();
