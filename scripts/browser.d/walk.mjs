@@ -100,7 +100,7 @@ try {
   await ada.click('main button:text-is("Make it")');
   await ada.waitForSelector("svg.qr");
   await look(ada, "the codes of a new account");
-  const secret = (await ada.textContent("#secret")).replaceAll(" ", "");
+  const secret = (await ada.textContent("code.secret")).replaceAll(" ", "");
   site.people.fay = { name: "fay", password: "would not be guessed either", secret, used: 0 };
   const fay = await site.browser();
   await site.signIn(fay, "fay");

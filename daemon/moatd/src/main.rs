@@ -12,6 +12,7 @@ mod engine;
 mod examples;
 mod failure;
 mod intake;
+mod invitation;
 mod lineage;
 mod people;
 mod pipeline;
