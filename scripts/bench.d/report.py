@@ -27,6 +27,18 @@ def rounds(files):
     return {key: statistics.median(values) for key, values in measured.items()}
 
 
+def courses(files):
+    """Where the time of a step went, as our side told it; the last round's word."""
+    found = {}
+    for name in files:
+        with open(name, encoding="utf-8") as lines:
+            for line in filter(str.strip, lines):
+                told = json.loads(line)
+                if "course" in told:
+                    found[told["run"]] = told["course"]
+    return found
+
+
 def rows(measured, conditions):
     for (run, key, side), ours in measured.items():
         if side != "ours":
@@ -46,11 +58,17 @@ def main():
     if as_json:
         for row in found:
             print(json.dumps(row))
+        for run, course in courses(files).items():
+            print(json.dumps({"name": run, **course}))
         return
     print(f"{'what':<34}{'ours':>10}{'peer':>10}{'ratio':>9}  unit, peer")
     for row in found:
         beside = row["conditions"].split(";")[0].removeprefix("beside ")
         print(f"{row['name']:<34}{row['ours']:>10.4g}{row['peer']:>10.4g}{row['ratio']:>8.2f}x  {row['unit']}, {beside}")
+    for run, course in courses(files).items():
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in course["shares"] if share >= 0.005)
+        print(f"{run}: {course['share_of_gemm']:.0%} of the {course['gemm_gflop_per_s']:.0f} GFLOP/s that products alone reach; "
+              f"time: {parts}")
     print(f"({conditions})")
 
 

@@ -1,5 +1,6 @@
 //! Times optimiser steps on a random model and prints one line of JSON: the median tokens per second over the steps
-//! after the first two, and the peak of resident memory. Its defaults are the peer's: a Llama of 32 M parameters with an
+//! after the first two, and the peak of resident memory. Built with the feature `watch` it also tells how fast the machine
+//! multiplies matrices of the model's shapes, which share of that the step reaches, and where the rest goes. Its defaults are the peer's: a Llama of 32 M parameters with an
 //! adapter of rank 16 on all linears.
 
 use std::time::Instant;
@@ -79,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
     let peak: u64 = peak.ok_or("the kernel does not say the peak of memory")?;
     let method = if full { "full" } else { "lora" };
-    let line = serde_json::json!({
+    let mut line = serde_json::json!({
         "method": method,
         "recompute": recompute,
         "threads": rayon::current_num_threads(),
@@ -87,9 +88,72 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "peak_mib": peak / 1024,
         "loss": (loss * 1e5).round() / 1e5,
     });
+    #[cfg(feature = "watch")]
+    {
+        line["course"] = course(&model, &batch, recompute, counted[counted.len() / 2])?;
+    }
     #[allow(clippy::print_stdout)]
     {
         println!("{line}");
     }
     Ok(())
+}
+
+/// Where one more step's time goes, and how that compares with products alone.
+#[cfg(feature = "watch")]
+fn course(
+    model: &Model,
+    batch: &Batch,
+    recompute: bool,
+    seconds: f64,
+) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
+    let mut gradients = Gradients::new(model);
+    // The first one makes the buffers.
+    for _ in 0..2 {
+        moat_tensor::take_watched();
+        forward_backward(model, batch, 1.0, recompute, &mut gradients)?;
+    }
+    let parts = moat_tensor::take_watched();
+    let threads = rayon::current_num_threads() as f64;
+    let watched: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+    let mut shares: Vec<_> = parts
+        .iter()
+        .map(|(name, spent)| serde_json::json!([name, (1e3 * spent / (threads * seconds)).round() / 1e3]))
+        .collect();
+    let idle = (1.0 - watched / (threads * seconds)).max(0.0);
+    shares.push(serde_json::json!(["waiting", (1e3 * idle).round() / 1e3]));
+    let architecture = &model.weights.architecture;
+    let rate = products(architecture.hidden, architecture.intermediate, rayon::current_num_threads());
+    // Forward and the gradient of the input take two operations a weight each, a weight's own gradient as many more;
+    // the embedding is looked up.
+    let looked_up = (architecture.vocabulary * architecture.hidden) as u64;
+    let weights = (architecture.parameters() - if architecture.tied { 0 } else { looked_up }) as f64;
+    let passes = if model.adapter.is_some() { 4.0 } else { 6.0 };
+    let operations = passes * weights * batch.tokens.len() as f64;
+    Ok(serde_json::json!({
+        "gemm_gflop_per_s": (rate * 1e-9).round(),
+        "share_of_gemm": (1e3 * operations / seconds / rate).round() / 1e3,
+        "shares": shares,
+    }))
+}
+
+/// Operations a second of f32 products of a part's rows with an MLP's weight, on each thread its own.
+#[cfg(feature = "watch")]
+fn products(hidden: usize, intermediate: usize, threads: usize) -> f64 {
+    const ROWS: usize = 512;
+    const TIMES: usize = 24;
+    let one = || {
+        let (left, right) = (vec![0.5_f32; ROWS * hidden], vec![0.5_f32; hidden * intermediate]);
+        let mut out = vec![0.0_f32; ROWS * intermediate];
+        let start = Instant::now();
+        for _ in 0..TIMES {
+            moat_tensor::multiply(&left, &right, &mut out, [ROWS, hidden, intermediate]);
+            std::hint::black_box(&mut out);
+        }
+        (2 * TIMES * ROWS * hidden * intermediate) as f64 / start.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        started.into_iter().filter_map(|one| one.join().ok()).sum()
+    })
 }

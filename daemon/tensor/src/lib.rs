@@ -41,6 +41,8 @@ pub use error::TensorError;
 pub use float::Float;
 pub use folder::{FileWriter, Folder, Tuned};
 pub use footprint::{Footprint, Outline};
+#[cfg(feature = "watch")]
+pub use kernels::{multiply, take_watched};
 pub use lora::{Lora, LoraShape};
 pub use model::Model;
 pub use optimizer::{AdamW, Gradients, Moments, Tuning, adamw, adamw_tuned};

@@ -4,6 +4,7 @@ use moat_contracts::Activation;
 
 use super::product::{Cores, product};
 use super::vector::{dot, dot3, exponentials, fast, largest, multiply, soft_cap, soft_cap_backward};
+use super::watch::{Part, watch};
 use super::{
     Attended, AttendedMut, Cached, Columns, Heads, Kernels, Matrix, MatrixMut, Scores, Spans, Turn,
     attention, glu,
@@ -58,10 +59,12 @@ impl<F: Float> Kernels<F> for Cpu {
         factor: F,
         add: bool,
     ) {
+        let _watched = watch(if left.is_thin() || right.is_thin() { Part::Thin } else { Part::Products });
         product(out, left, right, factor, add, Cores::All);
     }
 
     fn add_bias(&self, y: &mut [F], bias: &[F]) {
+        let _watched = watch(Part::Rest);
         y.par_chunks_mut(ROWS * bias.len()).for_each(|y| {
             fast(
                 #[inline(always)]
@@ -77,6 +80,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn add(&self, y: &mut [F], x: &[F]) {
+        let _watched = watch(Part::Rest);
         y.par_chunks_mut(SPAN).zip(x.par_chunks(SPAN)).for_each(|(y, x)| {
             fast(
                 #[inline(always)]
@@ -90,6 +94,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn scale(&self, x: &mut [F], factor: F) {
+        let _watched = watch(Part::Rest);
         x.par_chunks_mut(SPAN).for_each(|x| {
             fast(
                 #[inline(always)]
@@ -99,6 +104,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn copy_columns(&self, x: &[F], from: Columns, count: usize, out: &mut [F], to: Columns) {
+        let _watched = watch(Part::Rest);
         let work = out.par_chunks_mut(ROWS * to.width).zip(x.par_chunks(ROWS * from.width));
         work.for_each(|(out, x)| {
             for (out, x) in out.chunks_mut(to.width).zip(x.chunks(from.width)) {
@@ -108,6 +114,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn add_column_sums(&self, x: &[F], sums: &mut [F]) {
+        let _watched = watch(Part::Rest);
         let columns = sums.len();
         sums.par_chunks_mut(256).enumerate().for_each(|(chunk, sums)| {
             fast(
@@ -124,6 +131,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn rms_norm(&self, x: &[F], weight: &[F], epsilon: F, y: &mut [F], scales: &mut [F]) {
+        let _watched = watch(Part::Norms);
         let width = weight.len();
         let share = F::from_f64(1.0 / width as f64);
         let work =
@@ -153,6 +161,7 @@ impl<F: Float> Kernels<F> for Cpu {
         dx: &mut [F],
         dweight: Option<&mut [F]>,
     ) {
+        let _watched = watch(Part::Norms);
         let width = weight.len();
         let share = F::from_f64(1.0 / width as f64);
         let size = ROWS * width;
@@ -212,6 +221,7 @@ impl<F: Float> Kernels<F> for Cpu {
         turn: Turn<'_, F>,
         out: &mut [F],
     ) {
+        let _watched = watch(Part::Heads);
         let mut rest = out;
         let mut work = Vec::new();
         for (start, length) in &spans.list {
@@ -243,6 +253,7 @@ impl<F: Float> Kernels<F> for Cpu {
         turn: Turn<'_, F>,
         out: &mut [F],
     ) {
+        let _watched = watch(Part::Heads);
         let mut rest = out;
         let mut work = Vec::new();
         for (start, length) in &spans.list {
@@ -274,6 +285,7 @@ impl<F: Float> Kernels<F> for Cpu {
         o: &mut [F],
         sums: &mut [F],
     ) {
+        let _watched = watch(Part::Attention);
         attention::forward(qkv, spans, heads, scores, o, sums);
     }
 
@@ -285,22 +297,27 @@ impl<F: Float> Kernels<F> for Cpu {
         scores: Scores<F>,
         gradients: AttendedMut<'_, F>,
     ) {
+        let _watched = watch(Part::Attention);
         attention::backward(forward, spans, heads, scores, gradients);
     }
 
     fn attention_cached(&self, q: &[F], cache: Cached<'_, F>, heads: Heads, scores: Scores<F>, o: &mut [F]) {
+        let _watched = watch(Part::Attention);
         attention::cached(q, cache, heads, scores, o);
     }
 
     fn glu(&self, activation: Activation, gate: &[F], up: &[F], out: &mut [F]) {
+        let _watched = watch(Part::Gated);
         glu::forward(activation, gate, up, out);
     }
 
     fn glu_backward(&self, activation: Activation, gate: &mut [F], up: &mut [F], da: &mut [F]) {
+        let _watched = watch(Part::Gated);
         glu::backward(activation, gate, up, da);
     }
 
     fn soft_cap(&self, x: &mut [F], cap: F) {
+        let _watched = watch(Part::Loss);
         x.par_chunks_mut(SPAN).for_each(|x| {
             fast(
                 #[inline(always)]
@@ -317,6 +334,7 @@ impl<F: Float> Kernels<F> for Cpu {
         scale: Option<F>,
         losses: &mut [F],
     ) {
+        let _watched = watch(Part::Loss);
         let width = logits.len() / targets.len();
         let work = logits.par_chunks_mut(4 * width).zip(targets.par_chunks(4)).zip(losses.par_chunks_mut(4));
         work.for_each_init(Vec::new, |capped, ((logits, targets), losses)| {
@@ -347,6 +365,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn gather(&self, table: &[F], index: &[u32], width: usize, out: &mut [F]) {
+        let _watched = watch(Part::Rest);
         out.par_chunks_mut(ROWS * width).zip(index.par_chunks(ROWS)).for_each(|(out, index)| {
             for (out, index) in out.chunks_mut(width).zip(index) {
                 out.copy_from_slice(&table[*index as usize * width..][..width]);
@@ -355,6 +374,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn scatter_add(&self, rows: &[F], index: &[u32], width: usize, table: &mut [F]) {
+        let _watched = watch(Part::Rest);
         const PART: usize = 256;
         // A task owns a range of the table and looks for it in all rows: repeated indices add up in one order.
         table.par_chunks_mut(PART * width).enumerate().for_each(|(part, table)| {
@@ -371,6 +391,7 @@ impl<F: Float> Kernels<F> for Cpu {
     }
 
     fn adamw(&self, theta: &mut [F], g: &[F], m: &mut [F], v: &mut [F], settings: AdamW, step: u64) {
+        let _watched = watch(Part::Rest);
         let AdamW { learning_rate, beta1, beta2, epsilon, weight_decay } = settings;
         let step = step as f64;
         let keep = F::from_f64(1.0 - learning_rate * weight_decay);

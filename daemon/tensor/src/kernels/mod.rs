@@ -8,9 +8,12 @@ mod cpu;
 mod glu;
 mod product;
 mod vector;
+mod watch;
 
 pub(crate) use cpu::Cpu;
 pub(crate) use product::{Matrix, MatrixMut};
+#[cfg(feature = "watch")]
+pub use watch::{multiply, take_watched};
 
 use moat_contracts::Activation;
 

@@ -8,6 +8,9 @@ use crate::Float;
 /// bandwidth and cores idle there.
 const FEW: usize = 6;
 
+/// Rows or columns up to which a matrix is called thin.
+const THIN: usize = 64;
+
 /// A matrix to read: rows and columns at any stride.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a, F> {
@@ -22,6 +25,11 @@ impl<'a, F> Matrix<'a, F> {
     /// Row-major, as many rows as there are.
     pub(crate) fn new(data: &'a [F], columns: usize) -> Self {
         Self { rows: data.len() / columns, data, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// Whether it is as thin as an adapter's.
+    pub(super) fn is_thin(&self) -> bool {
+        self.rows.min(self.columns) <= THIN
     }
 
     /// Transposed, without moving anything.
