@@ -80,6 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
     let peak: u64 = peak.ok_or("the kernel does not say the peak of memory")?;
     let method = if full { "full" } else { "lora" };
+    #[allow(unused_mut, reason = "only what was watched is added")]
     let mut line = serde_json::json!({
         "method": method,
         "recompute": recompute,
