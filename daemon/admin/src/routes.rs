@@ -4,7 +4,8 @@ use moat_rights::Act;
 use crate::Refusal;
 use crate::form::segment;
 use crate::pages::{
-    approvals, beginning, boundary, data, door, ledger, models, overview, people, playground, runs, sources,
+    approvals, beginning, boundary, compare, data, door, ledger, models, overview, people, playground,
+    recipe, runs, sources, sweeps,
 };
 use crate::site::{Outcome, Visit};
 
@@ -87,8 +88,18 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Get "/datasets/{id}", Needs::Act(Act::StatusRead), data::dataset),
     route!(Get "/datasets/{older}/to/{newer}", Needs::Act(Act::RecordWhy), data::diff),
     route!(Get "/runs", Needs::Act(Act::StatusRead), runs::show),
-    route!(Get "/runs/new", Needs::Act(Act::RunStart), runs::new),
-    route!(Post "/runs/start", Needs::Act(Act::RunStart), runs::start),
+    route!(Get "/runs/new", Needs::Act(Act::RunStart), recipe::new),
+    route!(Post "/runs/new", Needs::Act(Act::RunStart), recipe::begin),
+    route!(Post "/runs/check", Needs::Act(Act::RunStart), recipe::check),
+    route!(Post "/runs/preview", Needs::Act(Act::RunStart), recipe::preview),
+    route!(Post "/runs/start", Needs::Act(Act::RunStart), recipe::start),
+    route!(Post "/runs/compare", Needs::Act(Act::EdgeRead), compare::go),
+    route!(Get "/runs/compare/{runs}", Needs::Act(Act::EdgeRead), compare::show),
+    route!(Get "/sweeps", Needs::Act(Act::StatusRead), sweeps::show),
+    route!(Get "/sweeps/{sweep}", Needs::Act(Act::StatusRead), sweeps::one),
+    route!(Live "/live/sweeps/{sweep}", Needs::Act(Act::StatusRead), sweeps::live),
+    route!(Post "/sweeps/{sweep}/stop", Needs::Act(Act::RunStop), sweeps::stop),
+    route!(Post "/sweeps/{sweep}/resume", Needs::Act(Act::RunStart), sweeps::resume),
     route!(Get "/runs/{run}", Needs::Act(Act::StatusRead), runs::run),
     route!(Live "/live/runs/{run}", Needs::Act(Act::StatusRead), runs::live),
     route!(Post "/runs/{run}/stop", Needs::Act(Act::RunStop), runs::stop),

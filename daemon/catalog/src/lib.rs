@@ -11,11 +11,13 @@ mod datasets;
 mod documents;
 mod error;
 mod keys;
+mod losses;
 mod records;
 mod runs;
 mod schema;
 mod sealed;
 mod statements;
+mod sweeps;
 #[cfg(test)]
 mod tests;
 mod twins;
@@ -34,8 +36,9 @@ pub use documents::{Known, SourceCounts, Stamp, Sweep};
 pub use error::CatalogError;
 pub use keys::ApiKeyRow;
 pub use records::{Row, RowId};
-pub use runs::{RunRow, StepRow, ValidationRow};
+pub use runs::{JoinedRow, RunRow, StepRow, ValidationRow};
 pub use statements::{PolicyRow, StatementRow};
+pub use sweeps::SweepRow;
 pub use twins::{Cluster, ClusterId, Group, GroupId};
 
 /// One connection to the catalog. Open one per thread; any number may read while one writes.

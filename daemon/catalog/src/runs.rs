@@ -50,6 +50,21 @@ pub struct StepRow {
     pub memory: u64,
     /// Seconds until the last step, as it was judged then.
     pub seconds_left: f64,
+    /// Processor cores that the engine kept busy, over the step.
+    pub cores: f64,
+}
+
+/// What neighbouring steps measured; all three rows bear the number of the last of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JoinedRow {
+    /// How many there are.
+    pub steps: u64,
+    /// The mean of each value.
+    pub mean: StepRow,
+    /// The lowest of each.
+    pub low: StepRow,
+    /// The highest of each.
+    pub high: StepRow,
 }
 
 /// What one look at the validation side measured.
@@ -82,6 +97,33 @@ fn run(row: &SqlRow<'_>) -> Result<RunRow, CatalogError> {
     })
 }
 
+/// What is measured of a step, and whether it is counted in whole numbers.
+const MEASURED: [(&str, bool); 8] = [
+    ("loss", false),
+    ("gradient_norm", false),
+    ("learning_rate", false),
+    ("tokens", true),
+    ("tokens_per_second", false),
+    ("memory", true),
+    ("seconds_left", false),
+    ("cores", false),
+];
+
+/// A step's values, which begin at a column.
+fn measured(row: &SqlRow<'_>, step: u64, at: usize) -> rusqlite::Result<StepRow> {
+    Ok(StepRow {
+        step,
+        loss: row.get(at)?,
+        gradient_norm: row.get(at + 1)?,
+        learning_rate: row.get(at + 2)?,
+        tokens: row.get::<_, i64>(at + 3)?.cast_unsigned(),
+        tokens_per_second: row.get(at + 4)?,
+        memory: row.get::<_, i64>(at + 5)?.cast_unsigned(),
+        seconds_left: row.get(at + 6)?,
+        cores: row.get(at + 7)?,
+    })
+}
+
 impl Catalog {
     /// All runs, in the order of asking.
     ///
@@ -97,6 +139,15 @@ impl Catalog {
             found.push(run(row)?);
         }
         Ok(found)
+    }
+
+    /// The number of the run that was asked for last; 0 where there is none.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn last_run(&self) -> Result<i64, CatalogError> {
+        let mut statement = self.connection.prepare_cached("SELECT coalesce(max(number), 0) FROM runs")?;
+        Ok(statement.query_row([], |row| row.get(0))?)
     }
 
     /// One run by its whole name.
@@ -116,21 +167,50 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails.
     pub fn steps(&self, run: &str) -> Result<Vec<StepRow>, CatalogError> {
+        self.steps_after(run, 0, u64::MAX)
+    }
+
+    /// As [`Self::steps`], of those after a step, at most so many.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn steps_after(&self, run: &str, after: u64, most: u64) -> Result<Vec<StepRow>, CatalogError> {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let columns = MEASURED.map(|(name, _)| name).join(", ");
         let sql =
-            "SELECT step, loss, gradient_norm, learning_rate, tokens, tokens_per_second, memory, seconds_left
-                   FROM steps WHERE run = ?1 ORDER BY step";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map([run], |row| {
-            Ok(StepRow {
-                step: row.get::<_, i64>(0)?.cast_unsigned(),
-                loss: row.get(1)?,
-                gradient_norm: row.get(2)?,
-                learning_rate: row.get(3)?,
-                tokens: row.get::<_, i64>(4)?.cast_unsigned(),
-                tokens_per_second: row.get(5)?,
-                memory: row.get::<_, i64>(6)?.cast_unsigned(),
-                seconds_left: row.get(7)?,
-            })
+            format!("SELECT step, {columns} FROM steps WHERE run = ?1 AND step > ?2 ORDER BY step LIMIT ?3");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(params![run, number(after), number(most)], |row| {
+            measured(row, row.get::<_, i64>(0)?.cast_unsigned(), 1)
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What a run's steps measured, in order, `width` neighbours joined to one.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn joined_steps(&self, run: &str, width: u64) -> Result<Vec<JoinedRow>, CatalogError> {
+        let of = |function: &str| {
+            let each = |(name, whole): (&str, bool)| match whole {
+                true => format!("CAST({function}({name}) AS INTEGER)"),
+                false => format!("{function}({name})"),
+            };
+            MEASURED.map(each).join(", ")
+        };
+        let sql = format!(
+            "SELECT max(step), count(*), {}, {}, {} FROM steps WHERE run = ?1 GROUP BY (step - 1) / ?2 ORDER BY 1",
+            of("avg"),
+            of("min"),
+            of("max")
+        );
+        let width = i64::try_from(width.max(1)).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(params![run, width], |row| {
+            let step = row.get::<_, i64>(0)?.cast_unsigned();
+            let part = |number: usize| measured(row, step, 2 + number * MEASURED.len());
+            let steps = row.get::<_, i64>(1)?.cast_unsigned();
+            Ok(JoinedRow { steps, mean: part(0)?, low: part(1)?, high: part(2)? })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -263,7 +343,7 @@ impl Batch<'_> {
     /// [`CatalogError`] where writing fails.
     pub fn put_steps(&self, run: &str, steps: &[StepRow]) -> Result<(), CatalogError> {
         let sql = "INSERT OR REPLACE INTO steps (run, step, loss, gradient_norm, learning_rate, tokens, tokens_per_second,
-                   memory, seconds_left) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                   memory, seconds_left, cores) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let mut statement = self.connection.prepare_cached(sql)?;
         for step in steps {
             let (number, tokens) = (step.step.cast_signed(), step.tokens.cast_signed());
@@ -277,6 +357,7 @@ impl Batch<'_> {
                 step.tokens_per_second,
                 step.memory.cast_signed(),
                 step.seconds_left,
+                step.cores,
             ])?;
         }
         Ok(())

@@ -158,7 +158,7 @@ CREATE TABLE document_faults (
     what TEXT NOT NULL,
     PRIMARY KEY (document, ordinal)
 ) STRICT, WITHOUT ROWID;
-", RIGHTS, COURSE, PROOFS];
+", RIGHTS, COURSE, PROOFS, USE];
 
 /// Accounts, API keys, and the two-person rule, which holds here as it does in the code: whoever writes to the file by
 /// other ways meets it again.
@@ -291,6 +291,36 @@ CREATE TABLE proofs (
     claim TEXT NOT NULL,
     proof TEXT NOT NULL,
     PRIMARY KEY (run, claim)
+) STRICT, WITHOUT ROWID;
+";
+
+/// How busy a run's engine was (zeros were never told), its losses record by record, and sweeps.
+const USE: &str = "
+ALTER TABLE steps ADD COLUMN cores REAL NOT NULL DEFAULT 0;
+
+-- What base and tuned model make of each held-back record, so that two runs can be compared on the same ones.
+CREATE TABLE losses (
+    run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    record BLOB NOT NULL,
+    source TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    base_nats REAL NOT NULL,
+    tuned_nats REAL NOT NULL,
+    PRIMARY KEY (run, record)
+) STRICT, WITHOUT ROWID;
+
+-- A sweep and its runs are written together: there is never a part of one.
+CREATE TABLE sweeps (
+    name TEXT PRIMARY KEY,
+    number INTEGER NOT NULL UNIQUE,
+    sweep TEXT NOT NULL,
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sweep_runs (
+    sweep TEXT NOT NULL REFERENCES sweeps (name) ON DELETE CASCADE,
+    point INTEGER NOT NULL,
+    run TEXT NOT NULL UNIQUE REFERENCES runs (name) ON DELETE CASCADE,
+    PRIMARY KEY (sweep, point)
 ) STRICT, WITHOUT ROWID;
 ";
 

@@ -3,12 +3,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_contracts::{
-    Claim, Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentState, Kind, MemoryPlan,
-    Proof, Recipe, Record, RecordKey, SelectionRecipe, Split, Survey, TextFault, Verdict,
+    Claim, Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentLoss, DocumentState, Kind,
+    MemoryPlan, Proof, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep,
+    SweepOrder, TextFault, Verdict,
 };
 use moat_vault::{Kek, Vault};
 
-use crate::{Catalog, CatalogError, Known, RunRow, Stamp, StepRow, ValidationRow, schema};
+use crate::{Catalog, CatalogError, Known, RunRow, Stamp, StepRow, SweepRow, ValidationRow, schema};
 
 fn known(path: &str) -> Known {
     let digest = Digest::of(path.as_bytes());
@@ -311,6 +312,7 @@ fn what_a_run_told_while_it_trained_comes_back_and_a_repeated_step_replaces_itse
         tokens_per_second: 1234.5,
         memory: 1 << 30,
         seconds_left: 9.5,
+        cores: 1.5,
     };
     let look = |step: u64, loss: f64| ValidationRow { step, loss, gain: loss < 3.0 };
     let batch = catalog.write().unwrap();
@@ -330,6 +332,14 @@ fn what_a_run_told_while_it_trained_comes_back_and_a_repeated_step_replaces_itse
     batch.put_run(&RunRow { state: "evaluating".to_owned(), ..run }).unwrap();
     batch.commit().unwrap();
     let catalog = Catalog::open(&folder.path().join("catalog.db"), &catalog.vault).unwrap();
+    assert_eq!(catalog.steps_after("demo-1", 1, 1).unwrap(), [step(2, 3.25)]);
+    let joined = catalog.joined_steps("demo-1", 2).unwrap();
+    assert_eq!(joined.iter().map(|row| (row.steps, row.mean.step)).collect::<Vec<_>>(), [(2, 2), (1, 3)]);
+    assert_eq!(
+        (joined[0].low, joined[0].mean, joined[0].high),
+        (step(2, 3.25), step(2, 3.625), step(2, 4.0))
+    );
+    assert_eq!((joined[1].low, joined[1].high), (step(3, 3.0), step(3, 3.0)));
     assert_eq!(catalog.steps("demo-1").unwrap(), [step(1, 4.0), step(2, 3.25), step(3, 3.0)]);
     assert_eq!(catalog.validations("demo-1").unwrap(), [look(0, 4.5), look(2, 2.5)]);
     assert_eq!(catalog.last_step("demo-1").unwrap(), Some(3));
@@ -363,5 +373,71 @@ fn the_steps_of_an_older_catalog_stay() {
     assert_eq!(catalog.run("demo-1").unwrap().unwrap().planned, None);
     let steps = catalog.steps("demo-1").unwrap();
     assert_eq!((steps.len(), steps[0].loss, steps[0].tokens_per_second), (1, 4.5, 0.0));
-    assert_eq!((steps[0].memory, steps[0].seconds_left), (0, 0.0));
+    assert_eq!((steps[0].memory, steps[0].seconds_left, steps[0].cores), (0, 0.0, 0.0));
+}
+
+#[test]
+fn a_sweep_is_written_with_its_runs_and_losses_replace_those_before() {
+    let (_folder, catalog) = open();
+    let run = |number: i64, dataset: Option<u8>| RunRow {
+        name: format!("demo-{number}"),
+        number,
+        state: "queued".to_owned(),
+        message: None,
+        recipe: Recipe::default(),
+        dataset: dataset.map(|byte| DatasetId(Digest::from_bytes([byte; 32]))),
+        base: dataset.map(|byte| Digest::from_bytes([byte + 1; 32])),
+        created: 0,
+        outcome: None,
+        edge: None,
+        planned: None,
+    };
+    let sweep = Sweep { recipe: Recipe::default(), order: SweepOrder::Grid, runs: 0, values: Vec::new() };
+    let row = SweepRow { name: "demo-sweep-1".to_owned(), number: 1, sweep, created: 5 };
+    let names = ["demo-2", "demo-3"].map(ToOwned::to_owned);
+    let batch = catalog.write().unwrap();
+    for number in 1..=3 {
+        batch.put_run(&run(number, None)).unwrap();
+    }
+    batch.put_sweep(&row, &names).unwrap();
+    // A run belongs to one sweep at most.
+    let other = SweepRow { name: "other".to_owned(), number: 2, ..row.clone() };
+    assert!(batch.put_sweep(&other, &names).is_err());
+    drop(batch);
+    assert_eq!(catalog.sweeps().unwrap(), []);
+    let batch = catalog.write().unwrap();
+    for number in 1..=3 {
+        batch.put_run(&run(number, None)).unwrap();
+    }
+    batch.put_sweep(&row, &names).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(
+        (catalog.sweeps().unwrap(), catalog.sweep_runs("demo-sweep-1").unwrap()),
+        (vec![row], names.to_vec())
+    );
+    assert_eq!(catalog.sweep_of("demo-3").unwrap().as_deref(), Some("demo-sweep-1"));
+    assert_eq!((catalog.sweep_of("demo-1").unwrap(), catalog.swept().unwrap().len()), (None, 2));
+    assert_eq!(catalog.sweep_began_with("demo-3").unwrap(), None);
+    let batch = catalog.write().unwrap();
+    batch.put_run(&run(2, Some(7))).unwrap();
+    batch.put_run(&run(1, Some(9))).unwrap();
+    batch.commit().unwrap();
+    let began = (DatasetId(Digest::from_bytes([7; 32])), Some(Digest::from_bytes([8; 32])));
+    assert_eq!(catalog.sweep_began_with("demo-3").unwrap(), Some(began));
+    assert_eq!(catalog.sweep_began_with("demo-1").unwrap(), None);
+
+    let loss = |byte: u8, tuned_nats: f64| DocumentLoss {
+        record: RecordId(Digest::from_bytes([byte; 32])),
+        source: "docs".to_owned(),
+        bytes: 10,
+        base_nats: 3.0,
+        tuned_nats,
+    };
+    let batch = catalog.write().unwrap();
+    batch.put_losses("demo-2", &[loss(2, 1.5), loss(1, 2.5)]).unwrap();
+    batch.put_losses("demo-3", &[loss(1, 9.0)]).unwrap();
+    batch.put_losses("demo-2", &[loss(3, 0.5), loss(1, 2.0)]).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(catalog.losses("demo-2").unwrap(), [loss(1, 2.0), loss(3, 0.5)]);
+    assert_eq!(catalog.losses("demo-1").unwrap(), []);
 }

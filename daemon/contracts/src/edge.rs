@@ -78,3 +78,23 @@ pub struct EdgeReport {
     /// True only where the whole interval of `all.edge` lies above 0.
     pub has_edge: bool,
 }
+
+/// How much better or worse one tuned model is than another, on the records that both were measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeDifference {
+    /// Records that both were measured on.
+    pub records: u64,
+    /// Confidence of both intervals.
+    pub confidence: f64,
+    /// The later one's edge less the earlier one's, bits per byte: above 0 the later one is better.
+    pub edge: Interval,
+    /// Bits per byte that the later tuned model saves against the earlier one. The same as `edge` on the same base.
+    pub saved: Interval,
+}
+
+impl EdgeDifference {
+    /// True where the edges differ by more than chance: the interval leaves 0 out.
+    pub fn is_sure(&self) -> bool {
+        self.edge.low > 0.0 || self.edge.high < 0.0
+    }
+}

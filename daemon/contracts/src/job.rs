@@ -230,6 +230,9 @@ pub enum Progress {
         /// Seconds until the last step, at the pace since the engine started.
         #[serde(default)]
         seconds_left: f64,
+        /// Processor cores that the engine kept busy, over the step.
+        #[serde(default)]
+        cores: f64,
     },
     /// The validation sample was measured.
     Validated {

@@ -15,6 +15,7 @@ mod proof;
 mod recipe;
 mod record;
 mod rules;
+mod sweep;
 mod text;
 
 pub use architecture::{
@@ -24,7 +25,7 @@ pub use boundary::{Attempt, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};
-pub use edge::{DocumentLoss, EdgeReport, ForgettingReport, Interval, SourceEdge};
+pub use edge::{DocumentLoss, EdgeDifference, EdgeReport, ForgettingReport, Interval, SourceEdge};
 pub use job::{
     AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, Start, TokenLogprob, TrainJob,
     TrainOutcome, ValidationOutcome,
@@ -37,4 +38,5 @@ pub use recipe::{
 };
 pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};
+pub use sweep::{MOST_RUNS, Sweep, SweepFault, SweepOrder, Swept};
 pub use text::{Kind, Text, TextFault};

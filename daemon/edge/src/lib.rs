@@ -8,7 +8,8 @@ mod bootstrap;
 use std::collections::{BTreeMap, BTreeSet};
 
 use moat_contracts::{
-    DatasetId, DocumentLoss, EdgeReport, EvaluateRecipe, ForgettingReport, RecordId, SourceEdge,
+    DatasetId, DocumentLoss, EdgeDifference, EdgeReport, EvaluateRecipe, ForgettingReport, RecordId,
+    SourceEdge,
 };
 
 use crate::bootstrap::{Saving, interval};
@@ -77,6 +78,40 @@ pub fn report(
     Ok(EdgeReport { dataset, confidence, resamples, all, sources, forgetting, has_edge })
 }
 
+/// How much better the later of two tuned models is, on the records that both were measured on; none where these are fewer
+/// than [`MIN_RECORDS`]. The intervals are those of a paired bootstrap, as in [`report`].
+pub fn difference(
+    earlier: &[DocumentLoss],
+    later: &[DocumentLoss],
+    recipe: &EvaluateRecipe,
+    seed: u64,
+) -> Option<EdgeDifference> {
+    let of: BTreeMap<RecordId, &DocumentLoss> = later.iter().map(|loss| (loss.record, loss)).collect();
+    let both: Vec<[&DocumentLoss; 2]> = earlier
+        .iter()
+        .filter_map(|loss| Some([loss, of.get(&loss.record).copied()?]))
+        .filter(|pair| pair.iter().all(|loss| loss.bytes > 0))
+        .collect();
+    if both.len() < MIN_RECORDS {
+        return None;
+    }
+    let EvaluateRecipe { resamples, confidence } = *recipe;
+    let between = |part: fn(&DocumentLoss) -> Saving| {
+        let parts: Vec<[Saving; 2]> = both.iter().map(|pair| pair.map(part)).collect();
+        bootstrap::difference(&parts, resamples, confidence, seed)
+    };
+    let spent = |loss: &DocumentLoss| Saving {
+        bits: -loss.tuned_nats / std::f64::consts::LN_2,
+        bytes: loss.bytes as f64,
+    };
+    Some(EdgeDifference {
+        records: both.len() as u64,
+        confidence,
+        edge: between(Saving::of),
+        saved: between(spent),
+    })
+}
+
 /// Bits per byte of both models.
 struct Sums {
     bytes: u64,
@@ -109,7 +144,7 @@ mod tests {
 
     use moat_contracts::{DatasetId, Digest, DocumentLoss, EvaluateRecipe, RecordId};
 
-    use super::{EdgeError, report};
+    use super::{EdgeError, difference, report};
 
     fn loss(source: &str, bytes: u64, base_bits: f64, tuned_bits: f64) -> DocumentLoss {
         DocumentLoss {
@@ -175,6 +210,49 @@ mod tests {
         let worse: Vec<_> = (0..30).map(|_| loss("s", 1, 1.0, 2.0)).collect();
         let report = report(dataset(), &worse, &passages, &recipe, 3).unwrap();
         assert!(near(report.all.edge.unwrap().high, -1.0) && !report.has_edge);
+    }
+
+    /// Ten records of one byte, told apart by their ids.
+    fn ten(tuned: impl Fn(u8) -> f64) -> Vec<DocumentLoss> {
+        let one = |n: u8| DocumentLoss { record: RecordId(Digest::of(&[n])), ..loss("s", 1, 2.0, tuned(n)) };
+        (0..10).map(one).collect()
+    }
+
+    #[test]
+    fn a_difference_is_that_of_pairs_and_not_of_the_records_hardness() {
+        let recipe = EvaluateRecipe { resamples: 20_000, confidence: 0.95 };
+        // Both scatter by bits from record to record, the later one is a tenth better on each.
+        let earlier = ten(|n| f64::from(n));
+        let later = ten(|n| f64::from(n) - 0.1);
+        let found = difference(&earlier, &later, &recipe, 3).unwrap();
+        for interval in [found.edge, found.saved] {
+            assert!(near(interval.value, 0.1) && near(interval.low, 0.1) && near(interval.high, 0.1));
+        }
+        assert!(found.is_sure() && found.records == 10);
+        let back = difference(&later, &earlier, &recipe, 3).unwrap();
+        assert!(near(back.edge.value, -0.1) && back.is_sure());
+        // Better by one bit on five of ten: a resample's difference is Binomial(10, 1/2) / 10, from 0.2 to 0.8.
+        let half = ten(|n| f64::from(n) - f64::from(n % 2));
+        let found = difference(&earlier, &half, &recipe, 3).unwrap();
+        assert!(near(found.edge.low, 0.2) && near(found.edge.high, 0.8));
+        // Half of them better and half worse is no difference.
+        let both = ten(|n| f64::from(n) + if n % 2 == 0 { 1.0 } else { -1.0 });
+        assert!(!difference(&earlier, &both, &recipe, 3).unwrap().is_sure());
+    }
+
+    #[test]
+    fn only_records_that_both_were_measured_on_count() {
+        let recipe = EvaluateRecipe::default();
+        let (mut earlier, later) = (ten(|_| 1.0), ten(|_| 0.5));
+        earlier.push(DocumentLoss { record: RecordId(Digest::of(b"other")), ..loss("s", 1000, 9.0, 1.0) });
+        let found = difference(&earlier, &later, &recipe, 1).unwrap();
+        assert_eq!((found.records, found.edge.value), (10, 0.5));
+        assert_eq!(difference(&earlier[1..], &later, &recipe, 1), None);
+        // A better base takes the edge, and not what the tuned model is worth.
+        let better: Vec<_> =
+            later.iter().map(|loss| DocumentLoss { base_nats: 0.5 * LN_2, ..loss.clone() }).collect();
+        let found = difference(&earlier, &better, &recipe, 1).unwrap();
+        assert!(near(found.edge.value, -1.0) && near(found.saved.value, 0.5));
     }
 
     #[test]

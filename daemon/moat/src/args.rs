@@ -51,6 +51,9 @@ pub(crate) enum Verb {
     /// Start, follow, stop and resume runs.
     #[command(subcommand)]
     Run(Run),
+    /// Start, follow, stop and resume sweeps: a run for each of several values of a recipe's keys.
+    #[command(subcommand)]
+    Sweep(Sweep),
     /// Ask that a run's adapter, merged model, card, lineage and sums be written into a new folder; somebody else agrees.
     Export {
         /// The run's name, or its beginning.
@@ -386,12 +389,34 @@ pub(crate) enum Run {
         /// The recipe's file.
         recipe: PathBuf,
     },
+    /// As preview, without any text of the data.
+    Plan {
+        /// The recipe's file.
+        recipe: PathBuf,
+    },
+    /// Show several runs side by side: what differs in their recipes, and whether their edges differ by more than chance.
+    Compare {
+        /// Their names, or the names' beginnings; the later ones are held against the first.
+        #[arg(required = true, num_args = 2..=8, value_name = "RUN")]
+        names: Vec<String>,
+    },
     /// List all runs.
     List,
     /// Show one run and its edge.
     Show {
         /// Its name, or the name's beginning.
         name: String,
+    },
+    /// Show a run's steps as they were measured; --json has every value.
+    Steps {
+        /// Its name, or the name's beginning.
+        name: String,
+        /// Only those after this one.
+        #[arg(long, value_name = "STEP", default_value_t = 0)]
+        after: u64,
+        /// Steps at most.
+        #[arg(long, value_name = "N", default_value_t = 100_000)]
+        most: u64,
     },
     /// Follow a run until it ends.
     Watch {
@@ -410,6 +435,38 @@ pub(crate) enum Run {
         /// Return as soon as the run is in the queue.
         #[arg(long)]
         detach: bool,
+    },
+}
+
+/// What to do with sweeps.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sweep {
+    /// Put a run for each point of a recipe's table [sweep] into the queue.
+    Start {
+        /// The recipe's file.
+        recipe: PathBuf,
+    },
+    /// List all sweeps.
+    List,
+    /// Show a sweep: its runs by their validation loss, with the edge of each.
+    Show {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Follow a sweep until none of its runs goes on.
+    Watch {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Stop a sweep: its run in hand at a checkpoint, those that wait at once.
+    Stop {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Put a sweep's stopped and failed runs into the queue again.
+    Resume {
+        /// Its name, or the name's beginning.
+        name: String,
     },
 }
 
@@ -495,8 +552,17 @@ mod tests {
             "base list",
             "run start demo.toml --detach",
             "run preview demo.toml",
+            "run plan demo.toml",
+            "run compare demo-1 demo-2 demo-3",
+            "sweep start sweep.toml",
+            "sweep list",
+            "sweep show demo-sweep-1",
+            "sweep watch demo-sweep-1",
+            "sweep stop demo-sweep-1",
+            "sweep resume demo-sweep-1",
             "run list",
             "run show demo-1",
+            "run steps demo-1 --after 100 --most 50",
             "run watch demo-1",
             "run stop demo-1",
             "run resume demo-1 --detach",
@@ -557,6 +623,7 @@ mod tests {
             "check a --recipe b",
             "",
             "run",
+            "run compare demo-1",
             "vault init --shares 1/5",
             "account set-up",
             "account set-up ada",

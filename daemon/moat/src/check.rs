@@ -60,9 +60,12 @@ fn configuration(file: Option<&Path>, text_only: bool) -> Result<Checked, Failur
 }
 
 fn recipe(file: &Path) -> Result<Checked, Failure> {
-    match moat_settings::load_recipe(file) {
-        Ok(recipe) => {
-            let holds = format!("recipe {} on base {}", recipe.name, recipe.base);
+    match moat_settings::load_either(file) {
+        Ok((recipe, sweep)) => {
+            let runs = sweep.and_then(|sweep| sweep.recipes().ok()).map(|recipes| recipes.len() as u64);
+            let runs = runs.map(|runs| format!(", a sweep of {}", counted(runs, "run")));
+            let runs = runs.unwrap_or_default();
+            let holds = format!("recipe {} on base {}{runs}", recipe.name, recipe.base);
             Ok(Checked { file: Some(file.to_owned()), faults: Vec::new(), holds })
         }
         Err(error) => faulty(error),

@@ -226,6 +226,13 @@ fn seen(update: &Update) -> Seen {
             part("building the dataset".to_owned(), "record", *records, Some(*of), String::new())
         }
         Update::RunState { run, state } => Seen::Note(format!("{}: {}", clean(run), state.word())),
+        Update::Sweep(sweep) => {
+            let best = sweep.runs.first().filter(|run| sweep.best.as_deref() == Some(&run.run));
+            let best =
+                best.and_then(|run| Some(format!("best validation loss {}", fixed(run.validation?, 4))));
+            let ended = sweep.done + sweep.failed;
+            part(clean(&sweep.name), "run", ended, Some(sweep.of), best.unwrap_or_default())
+        }
         Update::Run { run, progress } => of_run(&clean(run), progress),
     }
 }
@@ -306,6 +313,7 @@ mod tests {
             tokens_per_second: 4012.4,
             memory: 1 << 30,
             seconds_left: 240.0,
+            cores: 1.9,
         };
         let step = of_run(step);
         // A resumed run began at step 100: 20 steps in 10 s, 480 to go.

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use moat_contracts::Recipe;
 use moat_protocol::control::{Key, NewAccount, NewSlot, Proof, Request};
 
-use crate::args::{self, Account, ApiKey, Base, Dataset, Ledger, Policy, Run, Statement, Vault, Verb};
+use crate::args::{self, Account, ApiKey, Base, Dataset, Ledger, Policy, Run, Statement, Sweep, Vault, Verb};
 use crate::exit::{Exit, Failure};
 use crate::secret;
 
@@ -28,8 +28,23 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Base(Base::List) => Request::Bases,
         Verb::Run(Run::Start { recipe, .. }) => Request::RunStart { recipe: read(recipe)? },
         Verb::Run(Run::Preview { recipe }) => Request::RunPreview { recipe: read(recipe)? },
+        Verb::Run(Run::Plan { recipe }) => Request::RunPlan { recipe: read(recipe)? },
+        Verb::Run(Run::Compare { names }) => Request::RunCompare { names: names.clone() },
+        Verb::Sweep(Sweep::Start { recipe }) => {
+            let sweep = moat_settings::load_sweep(recipe);
+            let sweep = sweep.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+            Request::SweepStart { sweep: Box::new(sweep) }
+        }
+        Verb::Sweep(Sweep::List) => Request::Sweeps,
+        Verb::Sweep(Sweep::Show { name }) => Request::Sweep { name: name.clone() },
+        Verb::Sweep(Sweep::Watch { name }) => Request::SweepWatch { name: name.clone() },
+        Verb::Sweep(Sweep::Stop { name }) => Request::SweepStop { name: name.clone() },
+        Verb::Sweep(Sweep::Resume { name }) => Request::SweepResume { name: name.clone() },
         Verb::Run(Run::List) => Request::Runs,
         Verb::Run(Run::Show { name }) => Request::Run { name: name.clone() },
+        Verb::Run(Run::Steps { name, after, most }) => {
+            Request::RunSteps { name: name.clone(), after: *after, most: *most }
+        }
         Verb::Run(Run::Watch { name }) => Request::RunWatch { name: name.clone() },
         Verb::Run(Run::Stop { name }) => Request::RunStop { name: name.clone() },
         Verb::Run(Run::Resume { name, .. }) => Request::RunResume { name: name.clone() },

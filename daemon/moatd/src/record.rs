@@ -26,8 +26,17 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::Bases => act("base.list"),
         Request::RunStart { recipe } => act("run.start").on("recipe", recipe.hash()),
         Request::RunPreview { recipe } => act("run.preview").on("recipe", recipe.hash()),
+        Request::RunPlan { recipe } => act("run.plan").on("recipe", recipe.hash()),
+        Request::RunCompare { .. } => act("run.compare"),
+        Request::SweepStart { sweep } => act("sweep.start").on("recipe", sweep.recipe.hash()),
+        Request::Sweeps => act("sweep.list"),
+        Request::Sweep { .. } => act("sweep.show"),
+        Request::SweepWatch { .. } => act("sweep.watch"),
+        Request::SweepStop { .. } => act("sweep.stop"),
+        Request::SweepResume { .. } => act("sweep.resume"),
         Request::Runs => act("run.list"),
         Request::Run { .. } => act("run.show"),
+        Request::RunSteps { .. } => act("run.steps"),
         Request::RunWatch { .. } => act("run.watch"),
         Request::RunStop { .. } => act("run.stop"),
         Request::RunResume { .. } => act("run.resume"),
@@ -87,7 +96,9 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         Reply::Accounts(changed) if changed.len() == 1 => act.on("account", &changed[0].name),
         Reply::ApiKeys(changed) if changed.len() == 1 => act.on("key", &changed[0].id),
         Reply::BackedUp(made) => act.on("backup", made.hash).detail("bytes", made.bytes),
+        Reply::Preview(shown) if shown.preview.example.is_empty() => act.on("dataset", shown.dataset),
         Reply::Preview(shown) => act.on("dataset", shown.dataset).on("record", shown.preview.record),
+        Reply::Sweep(sweep) => act.on("sweep", &sweep.name).detail("runs", sweep.of),
         Reply::Answer(completions) => {
             let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
             act.detail("bytes", bytes)

@@ -1,14 +1,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use moat_catalog::{RunRow, StepRow, ValidationRow};
+use moat_catalog::{Batch, JoinedRow, RunRow, StepRow, ValidationRow};
 use moat_contracts::{
     Dataset, DocumentLoss, EdgeReport, EvaluateJob, MemoryPlan, Method, Progress, Proof, Recipe, RunKey,
     Split, Survey, TrainJob, TrainOutcome,
 };
 use moat_ledger::{Act, Phase, Who};
 use moat_models::ImportedBase;
-use moat_protocol::control::{Course, Run, RunState, StepPoint, Update, ValidationPoint};
+use moat_protocol::control::{Course, JoinedSteps, Run, RunState, StepPoint, Update, ValidationPoint};
 use moat_protocol::engine::{FromEngine, ToEngine};
 use tracing::{info, warn};
 
@@ -46,9 +46,54 @@ pub(crate) async fn run_all(daemon: Arc<Daemon>) {
     }
 }
 
+/// The run to work on: one that was cut off, or else the first that waits; those of sweeps let the others go before. One
+/// that waited waits no more, so that whoever stops it meanwhile knows that it is in hand.
 fn next(daemon: &Daemon) -> Result<Option<RunRow>, Failure> {
-    let runs = daemon.state.catalog()?.runs()?;
-    Ok(runs.into_iter().find(|run| is_active(state(run))))
+    let catalog = daemon.state.catalog()?;
+    loop {
+        let swept = catalog.swept()?;
+        let waits = |run: &RunRow| state(run) == RunState::Queued;
+        let active = catalog.runs()?.into_iter().filter(|run| is_active(state(run)));
+        let first = active.min_by_key(|run| (waits(run), swept.contains(&run.name), run.number));
+        let Some(mut run) = first else { return Ok(None) };
+        if !waits(&run) {
+            return Ok(Some(run));
+        }
+        let batch = catalog.write()?;
+        if batch.run(&run.name)?.is_some_and(|now| waits(&now)) {
+            let begun = if run.dataset.is_some() { RunState::Training } else { RunState::Building };
+            begun.word().clone_into(&mut run.state);
+            batch.put_run(&run)?;
+            batch.commit()?;
+            return Ok(Some(run));
+        }
+    }
+}
+
+/// Stops those of some runs that wait, in one step; true where any did.
+pub(crate) fn stop_waiting(daemon: &Daemon, names: &[String]) -> Result<bool, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let batch = catalog.write()?;
+    let mut stopped = Vec::new();
+    for name in names {
+        if let Some(mut run) = batch.run(name)?.filter(|run| state(run) == RunState::Queued) {
+            RunState::Stopped.word().clone_into(&mut run.state);
+            run.message = Some(stopped_on_request(name));
+            batch.put_run(&run)?;
+            stopped.push(run.name);
+        }
+    }
+    batch.commit()?;
+    let any = !stopped.is_empty();
+    for run in stopped {
+        info!("run {run} is stopped");
+        daemon.update(Update::RunState { run, state: RunState::Stopped });
+    }
+    Ok(any)
+}
+
+fn stopped_on_request(run: &str) -> String {
+    format!("stopped on request: `moat run resume {run}` goes on")
 }
 
 /// True while a run waits or goes on.
@@ -63,7 +108,15 @@ pub(crate) fn queue(daemon: &Daemon, recipe: Recipe) -> Result<RunRow, Failure> 
     let catalog = daemon.state.catalog()?;
     lineage::start(&catalog, &recipe)?;
     let batch = catalog.write()?;
-    let number = batch.runs()?.last().map_or(1, |run| run.number + 1);
+    let run = put_new(&batch, recipe)?;
+    batch.commit()?;
+    daemon.runs.notify_waiters();
+    Ok(run)
+}
+
+/// Writes a new run that waits, with the key of its folder.
+pub(crate) fn put_new(batch: &Batch<'_>, recipe: Recipe) -> Result<RunRow, Failure> {
+    let number = batch.last_run()? + 1;
     let run = RunRow {
         name: format!("{}-{number}", recipe.name),
         number,
@@ -79,8 +132,6 @@ pub(crate) fn queue(daemon: &Daemon, recipe: Recipe) -> Result<RunRow, Failure> 
     };
     batch.put_run(&run)?;
     batch.new_run_key(&run.name)?;
-    batch.commit()?;
-    daemon.runs.notify_waiters();
     Ok(run)
 }
 
@@ -172,30 +223,53 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
     })
 }
 
+/// Steps up to which a run's course tells each.
+const WHOLE: u64 = 1000;
+
+/// Points at most that tell of the steps of a longer run.
+const JOINED: u64 = 500;
+
+/// A step as `moat` shows it.
+pub(crate) fn step(row: StepRow) -> StepPoint {
+    let StepRow { step, loss, gradient_norm, learning_rate, tokens, .. } = row;
+    let StepRow { tokens_per_second, memory, seconds_left, cores, .. } = row;
+    StepPoint {
+        step,
+        loss,
+        gradient_norm,
+        learning_rate,
+        tokens,
+        tokens_per_second,
+        memory,
+        seconds_left,
+        cores,
+    }
+}
+
 /// What was measured while a run trained, for [`Run::course`].
 pub(crate) fn course(daemon: &Daemon, run: &str) -> Result<Course, Failure> {
     let catalog = daemon.state.catalog()?;
-    let step = |row: StepRow| {
-        let StepRow { step, loss, gradient_norm, learning_rate, tokens, .. } = row;
-        let StepRow { tokens_per_second, memory, seconds_left, .. } = row;
-        StepPoint {
-            step,
-            loss,
-            gradient_norm,
-            learning_rate,
-            tokens,
-            tokens_per_second,
-            memory,
-            seconds_left,
-        }
-    };
+    let done = catalog.last_step(run)?.unwrap_or(0);
+    let (mut steps, mut joined) = (Vec::new(), Vec::new());
+    if done <= WHOLE {
+        steps = catalog.steps(run)?.into_iter().map(step).collect();
+    } else {
+        let join = |row: JoinedRow| {
+            let JoinedRow { steps, mean, low, high } = row;
+            JoinedSteps { steps, mean: step(mean), low: step(low), high: step(high) }
+        };
+        joined = catalog.joined_steps(run, done.div_ceil(JOINED))?.into_iter().map(join).collect();
+    }
+    let last = catalog.steps_after(run, done.saturating_sub(1), 1)?.pop().map(step);
     let validation = |ValidationRow { step, loss, gain }| ValidationPoint { step, loss, gain };
     let (survey, memory) = catalog.survey(run)?.unzip();
     Ok(Course {
         survey,
         memory,
         proofs: catalog.proofs(run)?,
-        steps: catalog.steps(run)?.into_iter().map(step).collect(),
+        steps,
+        joined,
+        last,
         validations: catalog.validations(run)?.into_iter().map(validation).collect(),
     })
 }
@@ -225,9 +299,7 @@ async fn work(daemon: &Arc<Daemon>, mut run: RunRow) {
         Ok(Ended::Stopped) if daemon.is_ending() => return,
         // As it stands too: it goes on when the vault is opened again.
         Err(_) if daemon.safe().is_sealed() => return,
-        Ok(Ended::Stopped) => {
-            (RunState::Stopped, Some(format!("stopped on request: `moat run resume {}` goes on", run.name)))
-        }
+        Ok(Ended::Stopped) => (RunState::Stopped, Some(stopped_on_request(&run.name))),
         Err(failure) => {
             warn!("run {} failed: {}", run.name, failure.message);
             (RunState::Failed, Some(failure.message))
@@ -281,6 +353,10 @@ async fn stages(daemon: &Arc<Daemon>, run: &mut RunRow) -> Result<Ended<()>, Fai
             let recipe = &run.recipe;
             let report = moat_edge::report(dataset.id, &held_out, &forgetting, &recipe.evaluate, recipe.seed);
             let report = report.map_err(Failure::internal)?;
+            let catalog = daemon.state.catalog()?;
+            let batch = catalog.write()?;
+            batch.put_losses(&run.name, &held_out)?;
+            batch.commit()?;
             run.edge = Some(serde_json::to_string(&report).map_err(Failure::internal)?);
             Ok(Ended::Done(()))
         }
@@ -315,6 +391,16 @@ async fn dataset(daemon: &Arc<Daemon>, run: &mut RunRow, base: &ImportedBase) ->
             .ok_or_else(|| Failure::internal(format!("dataset {id} of run {} is missing", run.name)));
     }
     save(daemon, run, RunState::Building, None)?;
+    // The runs of a sweep learn the same, whatever the sources become meanwhile.
+    if let Some((id, began)) = daemon.state.catalog()?.sweep_began_with(&run.name)? {
+        if began != Some(base.hash) {
+            let reason = format!("base `{}` is not the one that this run's sweep began with", base.name);
+            return Err(Failure::request(reason));
+        }
+        let found = daemon.state.catalog()?.dataset(id)?;
+        let missing = || Failure::internal(format!("dataset {id} of run {}'s sweep is missing", run.name));
+        return found.ok_or_else(missing);
+    }
     build(daemon, run.recipe.clone(), base).await
 }
 
@@ -410,6 +496,7 @@ impl Told {
                 tokens_per_second,
                 memory,
                 seconds_left,
+                cores,
                 ..
             } => {
                 self.steps.push(StepRow {
@@ -421,6 +508,7 @@ impl Told {
                     tokens_per_second,
                     memory,
                     seconds_left,
+                    cores,
                 });
                 if self.steps.len() < 16 {
                     return Ok(());

@@ -2,13 +2,15 @@
 //!
 //! The caller is known by SO_PEERCRED; no message says who it is from.
 
-use moat_contracts::{Completion, Dataset, Progress, Recipe, Sampling};
+use moat_contracts::{Completion, Dataset, Progress, Recipe, Sampling, Sweep};
 use serde::{Deserialize, Serialize};
 
 pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
+pub use crate::comparison::{Against, Comparison, KeyDifference, SweepReport, SweepRun, SweepState};
 pub use crate::report::{
-    BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Made, Newest, Reached, Run,
-    RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
+    BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, JoinedSteps, Made, Newest,
+    Reached, Run, RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why,
+    WhyRecord,
 };
 pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
 
@@ -63,12 +65,58 @@ pub enum Request {
         /// The recipe.
         recipe: Box<Recipe>,
     },
+    /// As [`Request::RunPreview`], without any text of the data.
+    RunPlan {
+        /// The recipe.
+        recipe: Box<Recipe>,
+    },
+    /// Several runs side by side, the later ones against the first.
+    RunCompare {
+        /// Their names or the names' beginnings.
+        names: Vec<String>,
+    },
+    /// Put a run for each point of a sweep into the queue.
+    SweepStart {
+        /// The sweep.
+        sweep: Box<Sweep>,
+    },
+    /// All sweeps.
+    Sweeps,
+    /// One sweep.
+    Sweep {
+        /// Its name or the name's beginning.
+        name: String,
+    },
+    /// How a sweep stands, again and again until none of its runs goes on.
+    SweepWatch {
+        /// Its name or the name's beginning.
+        name: String,
+    },
+    /// Stop a sweep: its run in hand at a checkpoint, those that wait at once.
+    SweepStop {
+        /// Its name or the name's beginning.
+        name: String,
+    },
+    /// Put a sweep's stopped and failed runs into the queue again.
+    SweepResume {
+        /// Its name or the name's beginning.
+        name: String,
+    },
     /// All runs.
     Runs,
     /// One run.
     Run {
         /// Its name or the name's beginning.
         name: String,
+    },
+    /// Steps of a run as they were measured, in order.
+    RunSteps {
+        /// Its name or the name's beginning.
+        name: String,
+        /// Only those after this one.
+        after: u64,
+        /// Steps at most.
+        most: u64,
     },
     /// Updates of a run until it ends.
     RunWatch {
@@ -246,7 +294,15 @@ pub enum Reply {
     Bases(Vec<Base>),
     /// The answer to the requests on one run.
     Run(Box<Run>),
-    /// The answer to [`Request::RunPreview`].
+    /// The answer to [`Request::RunSteps`].
+    Steps(Vec<StepPoint>),
+    /// The answer to [`Request::RunCompare`].
+    Comparison(Box<Comparison>),
+    /// The answer to the requests on one sweep.
+    Sweep(Box<SweepReport>),
+    /// The answer to [`Request::Sweeps`].
+    Sweeps(Vec<SweepReport>),
+    /// The answer to [`Request::RunPreview`] and [`Request::RunPlan`]; the latter's example is empty.
     Preview(Box<RunPreview>),
     /// The answer to [`Request::Runs`].
     Runs(Vec<Run>),
@@ -337,6 +393,8 @@ pub enum Update {
         /// The state.
         state: RunState,
     },
+    /// A sweep that is watched stands otherwise than before.
+    Sweep(Box<SweepReport>),
     /// A run's engine reports.
     Run {
         /// The run.

@@ -5,6 +5,7 @@
 //! streams that it is given.
 
 mod boundary;
+mod comparison;
 pub mod control;
 pub mod engine;
 mod frame;

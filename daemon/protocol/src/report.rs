@@ -301,8 +301,14 @@ pub struct Run {
 /// What was measured while a run trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Course {
-    /// Every step, in order.
+    /// Every step, in order; none where there are too many to tell each, as `joined` does then.
     pub steps: Vec<StepPoint>,
+    /// Neighbouring steps of a long run, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<JoinedSteps>,
+    /// The last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<StepPoint>,
     /// Every look at the validation side, in order.
     pub validations: Vec<ValidationPoint>,
     /// What it trains on; none in runs of earlier releases, as below.
@@ -348,6 +354,68 @@ pub struct StepPoint {
     pub memory: u64,
     /// Seconds until the last step, as it was judged then.
     pub seconds_left: f64,
+    /// Processor cores that the engine kept busy; 0 in runs of earlier releases.
+    #[serde(default)]
+    pub cores: f64,
+}
+
+/// What neighbouring steps measured; all three points bear the number of the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JoinedSteps {
+    /// How many there are.
+    pub steps: u64,
+    /// The mean of each value.
+    pub mean: StepPoint,
+    /// The lowest of each.
+    pub low: StepPoint,
+    /// The highest of each.
+    pub high: StepPoint,
+}
+
+impl From<StepPoint> for JoinedSteps {
+    fn from(point: StepPoint) -> Self {
+        Self { steps: 1, mean: point, low: point, high: point }
+    }
+}
+
+impl JoinedSteps {
+    /// Both, of which `later` comes after this one.
+    pub fn join(&self, later: &Self) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "a run has fewer steps than 2^52")]
+        let share = later.steps as f64 / (self.steps + later.steps) as f64;
+        let mean = |a: f64, b: f64| a + (b - a) * share;
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let whole = |a: u64, b: u64| mean(a as f64, b as f64).round() as u64;
+        let step = later.mean.step;
+        Self {
+            steps: self.steps + later.steps,
+            mean: self.mean.with(&later.mean, step, mean, whole),
+            low: self.low.with(&later.low, step, f64::min, u64::min),
+            high: self.high.with(&later.high, step, f64::max, u64::max),
+        }
+    }
+}
+
+impl StepPoint {
+    fn with(
+        &self,
+        other: &Self,
+        step: u64,
+        number: impl Fn(f64, f64) -> f64,
+        whole: impl Fn(u64, u64) -> u64,
+    ) -> Self {
+        Self {
+            step,
+            loss: number(self.loss, other.loss),
+            gradient_norm: number(self.gradient_norm, other.gradient_norm),
+            learning_rate: number(self.learning_rate, other.learning_rate),
+            tokens: whole(self.tokens, other.tokens),
+            tokens_per_second: number(self.tokens_per_second, other.tokens_per_second),
+            memory: whole(self.memory, other.memory),
+            seconds_left: number(self.seconds_left, other.seconds_left),
+            cores: number(self.cores, other.cores),
+        }
+    }
 }
 
 /// What one look at the validation side measured.

@@ -1,9 +1,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use moat_contracts::Recipe;
+use moat_contracts::{Recipe, Sweep};
 
-use crate::{Faults, Settings, parse, parse_recipe};
+use crate::{Faults, Settings, parse, parse_either, parse_recipe, parse_sweep};
 
 /// Where the configuration lies if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/moat/moat.toml";
@@ -84,6 +84,22 @@ pub fn load(named: Option<&Path>) -> Result<Loaded, LoadError> {
 /// [`LoadError`] where the file cannot be read or is faulty.
 pub fn load_recipe(file: &Path) -> Result<Recipe, LoadError> {
     parse_recipe(&read(file)?).map_err(|faults| LoadError::Faults { file: file.to_owned(), faults })
+}
+
+/// Reads a sweep from a recipe's file.
+///
+/// # Errors
+/// [`LoadError`] where the file cannot be read or is faulty.
+pub fn load_sweep(file: &Path) -> Result<Sweep, LoadError> {
+    parse_sweep(&read(file)?).map_err(|faults| LoadError::Faults { file: file.to_owned(), faults })
+}
+
+/// Reads a recipe's file whether it asks for one run or for several.
+///
+/// # Errors
+/// [`LoadError`] where the file cannot be read or is faulty.
+pub fn load_either(file: &Path) -> Result<(Recipe, Option<Sweep>), LoadError> {
+    parse_either(&read(file)?).map_err(|faults| LoadError::Faults { file: file.to_owned(), faults })
 }
 
 fn read(file: &Path) -> Result<String, LoadError> {

@@ -3,23 +3,28 @@
 //! [`load`] and [`load_recipe`] read one file. This crate never writes, never binds, and never falls back to a
 //! default where a file was named.
 
+mod edit;
 mod fault;
 mod files;
 mod machine;
 mod schema;
 mod settings;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use edit::{SHIPPED, edited, quoted, recipe_text, recipe_values, written};
 pub use fault::{Fault, Faults};
-pub use files::{DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_recipe, locate};
+pub use files::{
+    DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_either, load_recipe, load_sweep, locate,
+};
 pub use machine::check_machine;
 pub use settings::{
     AdminSettings, BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, LedgerSettings, Settings,
     SourceKind, SourceSettings, TrainingSettings, ValueFault,
 };
 
-use moat_contracts::Recipe;
+use moat_contracts::{Recipe, Sweep};
 
 /// Reads the text of a `moat.toml`. A key that is not there takes its default.
 ///
@@ -35,10 +40,39 @@ pub fn parse(text: &str) -> Result<Settings, Faults> {
 /// # Errors
 /// [`Faults`] holds everything that is wrong with the text, in its order.
 pub fn parse_recipe(text: &str) -> Result<Recipe, Faults> {
+    match asked(text)? {
+        sweep::Asked { recipe, sweep: None } => Ok(recipe),
+        sweep::Asked { sweep: Some((at, _)), .. } => {
+            let message = "asks for several runs: `moat sweep start` takes it";
+            Err(Faults(vec![fault::at(text, at, "sweep", message)]))
+        }
+    }
+}
+
+/// Reads the text of a recipe with a table `[sweep]`, which gives several values to some of its keys.
+///
+/// # Errors
+/// [`Faults`] holds everything that is wrong with the text, in its order; that it asks for one run alone is.
+pub fn parse_sweep(text: &str) -> Result<Sweep, Faults> {
+    let message = "there is no table [sweep]: `moat run start` takes a recipe of one run";
+    let none = || Faults(vec![fault::at(text, 0, "sweep", message)]);
+    asked(text)?.sweep.map(|(_, sweep)| sweep).ok_or_else(none)
+}
+
+/// Reads the text of a recipe whether it asks for one run or for several.
+///
+/// # Errors
+/// [`Faults`] holds everything that is wrong with the text, in its order.
+pub fn parse_either(text: &str) -> Result<(Recipe, Option<Sweep>), Faults> {
+    let sweep::Asked { recipe, sweep } = asked(text)?;
+    Ok((recipe, sweep.map(|(_, sweep)| sweep)))
+}
+
+fn asked(text: &str) -> Result<sweep::Asked, Faults> {
     let mut shape = schema::Shape::of(&settings::example_recipe())?;
     // The one key that is true, false or a word.
     shape.loosen("train", "recompute");
-    schema::read(text, &shape, |recipe: &Recipe| {
+    sweep::read(text, &shape, |recipe: &Recipe| {
         let faults = recipe.faults().into_iter();
         let mut faults: Vec<_> = faults.map(|fault| ValueFault::new(fault.key, fault.message)).collect();
         // Runs and their folders are named after it.

@@ -93,29 +93,8 @@ pub(crate) fn read<T: DeserializeOwned>(
 ) -> Result<T, Faults> {
     let mut walk = Walk::of(text, shape);
     let (mut table, broken) = walk.parse();
-    if let Shape::Table(keys) = shape {
-        walk.table(table.get_mut(), keys, "");
-    }
-    let mut value = walk.deserialize::<T>(&mut table);
-    if let Some(read) = &value {
-        for fault in check(read) {
-            let place = walk.places.get(&fault.key);
-            // What is wrong because its key was unusable has been said already.
-            if walk.faulty.contains(&fault.key) || broken && place.is_none() {
-                continue;
-            }
-            let offset = place.copied().unwrap_or_else(|| walk.nearest(&fault.key));
-            walk.fault(offset, &fault.key, fault.message);
-        }
-    }
-    walk.faults.sort();
-    walk.faults.dedup();
-    if walk.faults.is_empty()
-        && let Some(value) = value.take()
-    {
-        return Ok(value);
-    }
-    Err(Faults(walk.faults))
+    let value = walk.value_of(&mut table, shape, broken, check);
+    walk.end(value)
 }
 
 /// The byte offset of each key's value in a text, by path; what cannot be parsed is left out.
@@ -128,10 +107,11 @@ pub(crate) fn places(text: &str, shape: &Shape) -> BTreeMap<String, usize> {
     walk.places
 }
 
-struct Walk<'a> {
+/// A text on its way from TOML to a value.
+pub(crate) struct Walk<'a> {
     text: &'a str,
     /// Paths of all keys that there are, for suggestions.
-    known: Vec<String>,
+    pub(crate) known: Vec<String>,
     /// Offset of each value.
     places: BTreeMap<String, usize>,
     /// Paths whose value was taken out.
@@ -140,14 +120,14 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn of(text: &'a str, shape: &Shape) -> Self {
+    pub(crate) fn of(text: &'a str, shape: &Shape) -> Self {
         let mut known = Vec::new();
         shape.leaves("", &mut known);
         Self { text, known, places: BTreeMap::new(), faulty: BTreeSet::new(), faults: Vec::new() }
     }
 
     /// The text as a table, and whether it is broken TOML.
-    fn parse(&mut self) -> (Spanned<DeTable<'a>>, bool) {
+    pub(crate) fn parse(&mut self) -> (Spanned<DeTable<'a>>, bool) {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         let broken = !errors.is_empty();
         for error in errors {
@@ -164,7 +144,43 @@ impl<'a> Walk<'a> {
         (table, broken)
     }
 
-    fn fault(&mut self, offset: usize, path: &str, message: String) {
+    /// Holds a table against a shape, reads it into `T`, and holds that against its own rules.
+    pub(crate) fn value_of<T: DeserializeOwned>(
+        &mut self,
+        table: &mut Spanned<DeTable<'a>>,
+        shape: &Shape,
+        broken: bool,
+        check: impl Fn(&T) -> Vec<ValueFault>,
+    ) -> Option<T> {
+        if let Shape::Table(keys) = shape {
+            self.table(table.get_mut(), keys, "");
+        }
+        let value = self.deserialize::<T>(table);
+        if let Some(read) = &value {
+            for fault in check(read) {
+                let place = self.places.get(&fault.key);
+                // What is wrong because its key was unusable has been said already.
+                if self.faulty.contains(&fault.key) || broken && place.is_none() {
+                    continue;
+                }
+                let offset = place.copied().unwrap_or_else(|| self.nearest(&fault.key));
+                self.fault(offset, &fault.key, fault.message);
+            }
+        }
+        value
+    }
+
+    /// The value, where nothing was wrong.
+    pub(crate) fn end<T>(mut self, value: Option<T>) -> Result<T, Faults> {
+        self.faults.sort();
+        self.faults.dedup();
+        match value {
+            Some(value) if self.faults.is_empty() => Ok(value),
+            _ => Err(Faults(self.faults)),
+        }
+    }
+
+    pub(crate) fn fault(&mut self, offset: usize, path: &str, message: String) {
         self.faulty.insert(path.to_owned());
         let fault = at(self.text, offset, path, message);
         // Where a line is no TOML, what was recovered from it says nothing.
@@ -196,7 +212,7 @@ impl<'a> Walk<'a> {
     }
 
     /// False where the value must be taken out.
-    fn value(&mut self, value: &mut Spanned<DeValue<'a>>, shape: &Shape, path: &str) -> bool {
+    pub(crate) fn value(&mut self, value: &mut Spanned<DeValue<'a>>, shape: &Shape, path: &str) -> bool {
         let offset = value.span().start;
         match (shape, value.get_mut()) {
             (Shape::Any, _)
@@ -332,7 +348,8 @@ fn remove_item(array: &mut DeArray<'_>, offset: usize, prefix: &str) -> Option<S
     Some(format!("{prefix}[{index}]"))
 }
 
-fn join(prefix: &str, key: &str) -> String {
+/// A key's path.
+pub(crate) fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }
 
@@ -351,7 +368,7 @@ fn plain(message: &str) -> String {
 }
 
 /// Edits between two words: insertions, deletions, replacements, and swaps of neighbours (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
     for i in 1..=a.len() {

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 
 use crate::schema::Shape;
 use crate::settings::example_recipe;
-use crate::{EnginePlace, Faults, Settings, SourceKind, check_machine, load_recipe, parse, parse_recipe};
+use crate::{
+    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse, parse_recipe,
+    parse_sweep,
+};
 
 const WRITTEN_OUT: &str = include_str!("../../../config/moat.toml");
 
@@ -81,7 +84,7 @@ fn the_recipes_that_are_shipped_are_sound_and_one_writes_every_default_out() {
     let mut seen = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        load_recipe(&path).unwrap_or_else(|error| panic!("{error}"));
+        load_either(&path).unwrap_or_else(|error| panic!("{error}"));
         seen += 1;
     }
     assert!(seen >= 2);
@@ -237,6 +240,55 @@ fn recipe_faults_have_their_places() {
 }
 
 #[test]
+fn a_sweep_is_read_with_its_recipe() {
+    for (name, text) in SHIPPED {
+        assert_eq!(parse_sweep(text).is_ok(), name == "sweep", "{name}");
+        assert_eq!(parse_recipe(text).is_ok(), name != "sweep", "{name}");
+    }
+    let sweep = parse_sweep(SHIPPED[2].1).unwrap();
+    assert_eq!(sweep.recipes().unwrap().len(), 6);
+    // Keys may be tables in the table as well.
+    let sweep = parse_sweep("[sweep]\norder = \"random\"\nruns = 2\nlora.rank = [4, 8, 0x10]\n").unwrap();
+    let recipes = sweep.recipes().unwrap();
+    assert!(recipes.len() == 2 && recipes[0].lora.rank != recipes[1].lora.rank);
+    let one = shown(&parse_sweep("name = \"one\"\n").unwrap_err());
+    assert_eq!(one, ["1:1: sweep: there is no table [sweep]: `moat run start` takes a recipe of one run"]);
+    let several = shown(&parse_recipe("seed = 2\n[sweep]\n\"lora.rank\" = [8]\n").unwrap_err());
+    assert_eq!(several, ["2:2: sweep: asks for several runs: `moat sweep start` takes it"]);
+}
+
+#[test]
+fn faults_of_a_sweep_have_their_places() {
+    let text = "seed = -1\n[sweep]\norder = \"all\"\nruns = 0\n\"lora.rnk\" = [8]\n\"lora.rank\" = [8, \"x\", 1.5]\n\
+                \"optimizer.learning_rate\" = 1e-4\nlimit = [1]\n";
+    let expected = [
+        "1:8: seed: expected a whole number, 0 or more, found one that is negative or too large",
+        "3:9: sweep.order: must be one of `grid`, `random`",
+        "4:8: sweep.runs: must be at least 1",
+        "5:1: sweep.lora.rnk: a recipe has no such key: did you mean `lora.rank`?",
+        "6:19: sweep.lora.rank[1]: expected a whole number, 0 or more, found text",
+        "6:24: sweep.lora.rank[2]: expected a whole number, 0 or more, found one with a fraction",
+        "7:29: sweep.optimizer.learning_rate: expected a list of values",
+        "8:1: sweep.limit: a recipe has no such key: write it whole and in quotes, such as \"lora.rank\"",
+    ];
+    let found = shown(&parse_sweep(text).unwrap_err());
+    assert_eq!(found, expected, "{found:#?}");
+
+    let text = "[sweep]\n\"lora.rank\" = [8, 0, 8]\n\"optimizer.schedule\" = [\"cosine\", \"wave\"]\n\"split.held_out\" = [0.1, 0.2]\n";
+    let faults = parse_sweep(text).unwrap_err();
+    let places: Vec<_> =
+        faults.0.iter().map(|fault| (fault.line, fault.column, fault.key.as_str())).collect();
+    let expected = [
+        (2, 22, "sweep.lora.rank[2]"),
+        (3, 35, "sweep.optimizer.schedule[1]"),
+        (4, 1, "sweep.split.held_out"),
+    ];
+    assert_eq!(places, expected, "{faults}");
+    let faults = parse_sweep("[sweep]\n\"lora.rank\" = [8, 0]\n").unwrap_err();
+    assert_eq!(shown(&faults), ["2:19: sweep.lora.rank[1]: must be from 1 to 4096"]);
+}
+
+#[test]
 fn the_machine_is_held_against_the_settings() {
     let folder = std::env::temp_dir().join(format!("moat-settings-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("repository/.git")).unwrap();
@@ -277,7 +329,7 @@ proptest! {
             text.replace_range(start..end, &insert);
         }
         let lines: Vec<&str> = text.split('\n').collect();
-        for faults in [parse(&text).err(), parse_recipe(&text).err()].into_iter().flatten() {
+        for faults in [parse(&text).err(), parse_recipe(&text).err(), parse_sweep(&text).err()].into_iter().flatten() {
             prop_assert!(!faults.0.is_empty() && faults.0.is_sorted());
             for fault in faults.0 {
                 let line = lines.get(fault.line - 1);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use moat_contracts::{OptimizerState, Progress, TrainJob, TrainOutcome};
 use moat_tensor::{Gradients, Moments};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::checkpoint::{Checkpoints, Owner, State};
 use crate::step::{Learner, Stepped, take_step};
@@ -87,7 +88,7 @@ pub fn train(
     }
     let pace = (Instant::now(), state.step);
     let outcome = loop {
-        let began = Instant::now();
+        let (began, worked) = (Instant::now(), processor_seconds());
         let mut stopped = false;
         if let Some(validation) =
             validation.as_ref().filter(|one| one.is_due(&state.watch, state.step, steps))
@@ -130,6 +131,7 @@ pub fn train(
             return Ok(Ended::Stopped);
         };
         state.count(sum, steps);
+        let seconds = began.elapsed().as_secs_f64();
         let report = Progress::Step {
             step,
             steps,
@@ -137,9 +139,10 @@ pub fn train(
             gradient_norm,
             learning_rate: rate,
             tokens: sum.tokens,
-            tokens_per_second: sum.tokens as f64 / began.elapsed().as_secs_f64(),
+            tokens_per_second: sum.tokens as f64 / seconds,
             memory: peak_memory(),
             seconds_left: pace.0.elapsed().as_secs_f64() / (step - pace.1) as f64 * (steps - step) as f64,
+            cores: (processor_seconds() - worked) / seconds,
         };
         state.reports.push(report.clone());
         progress(report);
@@ -168,4 +171,12 @@ pub fn train(
 pub fn peak_memory() -> u64 {
     let kib = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
     u64::try_from(kib).unwrap_or(0) * 1024
+}
+
+/// Seconds that all threads of this process kept a core busy, for itself and for its system calls (getrusage(2)); 0 where
+/// Linux does not tell.
+fn processor_seconds() -> f64 {
+    let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }

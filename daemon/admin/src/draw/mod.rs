@@ -1,6 +1,7 @@
 //! How pages look: the frame around each, the files that they are made with, and the parts that they share.
 
 pub(crate) mod curve;
+pub(crate) mod parallel;
 pub(crate) mod parts;
 pub(crate) mod qr;
 

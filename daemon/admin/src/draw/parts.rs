@@ -99,6 +99,19 @@ pub(crate) fn table(caption: &str, heads: &[Head], rows: impl Render) -> Markup 
     }
 }
 
+/// As [`table`], for columns that are named by what is shown: title, and whether it holds numbers.
+pub(crate) fn titled(caption: &str, heads: &[(&str, bool)], rows: impl Render) -> Markup {
+    html! {
+        div.scroll role="group" aria-label=(caption) tabindex="0" {
+            table {
+                caption.unseen { (caption) }
+                thead { tr { @for (title, number) in heads { th scope="col" .n[*number] { (title) } } } }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
 /// A column's head.
 pub(crate) struct Head {
     title: &'static str,

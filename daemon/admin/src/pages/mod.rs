@@ -3,6 +3,7 @@
 pub(crate) mod approvals;
 pub(crate) mod beginning;
 pub(crate) mod boundary;
+pub(crate) mod compare;
 pub(crate) mod data;
 pub(crate) mod door;
 pub(crate) mod error;
@@ -11,5 +12,7 @@ pub(crate) mod models;
 pub(crate) mod overview;
 pub(crate) mod people;
 pub(crate) mod playground;
+pub(crate) mod recipe;
 pub(crate) mod runs;
 pub(crate) mod sources;
+pub(crate) mod sweeps;

@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 use moat_contracts::{Progress, Proof};
-use moat_protocol::control::{Base, Course, Reply, Request, Run, RunState, StepPoint, Update};
+use moat_protocol::control::{Course, JoinedSteps, Reply, Request, Run, RunState, StepPoint, Update};
 use moat_rights::Act;
 
 use super::models::edges;
 use super::overview::{edge, tone};
 use crate::Refusal;
-use crate::draw::curve::{Curve, curve, figure};
+use crate::draw::curve::{Curve, Dot, curve, figure};
 use crate::draw::parts::{bytes, chip, count, duration, fact, hash, numbers, short, table, time, words};
 use crate::draw::token;
 use crate::form::path;
@@ -19,34 +19,65 @@ use crate::site::{Outcome, Page, Visit, reply_of};
 /// Rows of the table of steps.
 const STEPS: usize = 50;
 
+/// Points that a page which is watched long keeps at most.
+const KEPT: usize = 2000;
+
 /// All runs.
 pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let runs = reply_of!(visit.ask(Request::Runs).await?, Reply::Runs(runs) => runs);
     let body = html! {
         div.head {
             h1 { "Runs" }
-            @if visit.may(Act::RunStart) { a.button href="/runs/new" { "New run" } }
+            div.row {
+                a href="/sweeps" { "Sweeps" }
+                @if visit.may(Act::RunStart) { a.button href="/runs/new" { "New run" } }
+            }
         }
         @if runs.is_empty() {
             p.empty { "No run yet. A run executes a recipe: it builds the dataset, trains, and measures the edge." }
         } @else {
-            (table("Runs", &[words("Run"), words("State"), words("Base"), words("Asked for"), numbers("Steps"), numbers("Loss"), numbers("Edge")], html! {
-                @for run in runs.iter().rev() { (row(run)) }
-            }))
+            @let compares = visit.may(Act::EdgeRead) && runs.len() > 1;
+            @if compares {
+                form method="post" action="/runs/compare" {
+                    (token(visit.token()))
+                    (list(&runs, true))
+                    button.plain { "Compare those chosen" }
+                }
+            } @else { (list(&runs, false)) }
         }
     };
     Ok(Page::of("/runs", "Runs", body))
 }
 
-fn row(run: &Run) -> Markup {
+/// All runs, the newest first, each with a box to choose it by.
+fn list(runs: &[Run], chosen: bool) -> Markup {
+    let heads = [
+        words("Run"),
+        words("State"),
+        words("Base"),
+        words("Asked for"),
+        numbers("Steps"),
+        numbers("Loss"),
+        numbers("Validation loss"),
+        numbers("Edge"),
+    ];
+    table("Runs", &heads, html! { @for run in runs.iter().rev() { (row(run, chosen)) } })
+}
+
+fn row(run: &Run, chosen: bool) -> Markup {
+    let validation = run.outcome.as_ref().and_then(|outcome| outcome.validation);
     html! {
         tr {
-            th scope="row" { a href=(path(&["runs", &run.name])) { (run.name) } }
+            th scope="row" {
+                @if chosen { input.pick type="checkbox" name="run" value=(run.name) aria-label={ "Compare " (run.name) }; }
+                a href=(path(&["runs", &run.name])) { (run.name) }
+            }
             td { (chip(tone(run.state.word()), run.state.word())) }
             td { (run.recipe.base) }
             td { (time(run.created)) }
             td.n { (count(run.steps)) }
             td.n { @if let Some(outcome) = &run.outcome { (figure(outcome.last_loss)) } @else { span.soft { "–" } } }
+            td.n { @if let Some(validation) = validation { (figure(validation.kept)) } @else { span.soft { "–" } } }
             td.n { @if let Some(report) = &run.edge { (edge(report.all.edge.as_ref())) } @else { span.soft { "–" } } }
         }
     }
@@ -86,7 +117,7 @@ pub(crate) async fn run(visit: Visit) -> Result<Outcome, Refusal> {
         (proofs(&run.course.proofs))
         (facts(&run))
         (plan(&run.course))
-        (steps(&run.course.steps))
+        (steps(&joined(&run.course)))
     };
     Ok(Page::of("/runs", title, body))
 }
@@ -95,7 +126,8 @@ pub(crate) async fn run(visit: Visit) -> Result<Outcome, Refusal> {
 struct Told {
     state: RunState,
     planned: Option<u64>,
-    points: Vec<StepPoint>,
+    points: Vec<JoinedSteps>,
+    last: Option<StepPoint>,
     validations: Vec<(u64, f64)>,
     doing: String,
     examined: Option<(u64, u64)>,
@@ -106,7 +138,8 @@ impl Told {
         Self {
             state: run.state,
             planned: run.planned.or((run.recipe.train.max_steps > 0).then_some(run.recipe.train.max_steps)),
-            points: run.course.steps.clone(),
+            points: joined(&run.course),
+            last: run.course.last,
             validations: run.course.validations.iter().map(|point| (point.step, point.loss)).collect(),
             doing: String::new(),
             examined: None,
@@ -120,7 +153,7 @@ impl Told {
                 self.doing = format!("{} of {} records", count(records), count(of))
             }
             Update::Run { progress, .. } => self.progress(progress),
-            Update::Curating { .. } => {}
+            Update::Curating { .. } | Update::Sweep(_) => {}
         }
     }
 
@@ -138,12 +171,13 @@ impl Told {
                 tokens_per_second,
                 memory,
                 seconds_left,
+                cores,
             } => {
                 self.planned = Some(steps);
                 self.doing.clear();
                 // After a restart steps since the last checkpoint are done again.
-                self.points.retain(|point| point.step < step);
-                self.points.push(StepPoint {
+                self.points.retain(|points| points.mean.step < step);
+                let point = StepPoint {
                     step,
                     loss,
                     gradient_norm,
@@ -152,7 +186,16 @@ impl Told {
                     tokens_per_second,
                     memory,
                     seconds_left,
-                });
+                    cores,
+                };
+                self.last = Some(point);
+                self.points.push(point.into());
+                if self.points.len() > KEPT {
+                    let pairs = self.points.chunks(2);
+                    self.points = pairs
+                        .map(|pair| pair[1..].iter().fold(pair[0], |one, other| one.join(other)))
+                        .collect();
+                }
             }
             Progress::Validated { step, loss, .. } => {
                 self.validations.retain(|(known, _)| *known < step);
@@ -164,28 +207,40 @@ impl Told {
     }
 }
 
+/// Each step, or neighbouring ones joined.
+pub(crate) fn joined(course: &Course) -> Vec<JoinedSteps> {
+    let single = course.steps.iter().map(|step| JoinedSteps::from(*step));
+    single.chain(course.joined.iter().copied()).collect()
+}
+
+/// One measured quantity over the steps. Of those that were never told nothing is drawn.
+pub(crate) fn dots(points: &[JoinedSteps], value: fn(&StepPoint) -> f64) -> Vec<Dot> {
+    let dot = |steps: &JoinedSteps| Dot {
+        step: steps.mean.step,
+        mean: value(&steps.mean),
+        low: value(&steps.low),
+        high: value(&steps.high),
+    };
+    points.iter().map(dot).filter(|dot| dot.high > 0.0).collect()
+}
+
+pub(crate) fn mebibytes(point: &StepPoint) -> f64 {
+    point.memory as f64 / f64::from(1 << 20)
+}
+
 /// How a run goes on: state, progress, curves.
 fn course(told: &Told) -> Markup {
-    let last = told.points.last();
-    let series = |value: fn(&StepPoint) -> f64| -> Vec<_> {
-        told.points.iter().map(|point| (point.step, value(point))).collect()
-    };
-    let loss = series(|point| point.loss);
-    let norm = series(|point| point.gradient_norm);
-    let rate = series(|point| point.learning_rate);
-    // Steps of earlier releases know neither.
-    let known = |value| series(value).into_iter().filter(|(_, value)| *value > 0.0).collect::<Vec<_>>();
-    let speed = known(|point| point.tokens_per_second);
-    let memory = known(|point| point.memory as f64 / f64::from(1 << 20));
     let active = is_active(told.state);
-    let until = told.planned.filter(|_| active);
-    let draw = |title, unit, points: &[(u64, f64)], marks: &[(u64, f64)], smooth| {
-        curve(&Curve { title, unit, points, marks, until, smooth })
+    let draw = |title, unit, value: fn(&StepPoint) -> f64, marks: &[(u64, f64)], smooth| {
+        let points = dots(&told.points, value);
+        let (last, until) = (told.last.as_ref().map(value), told.planned.filter(|_| active));
+        // Steps of earlier releases do not know all.
+        html! { @if !points.is_empty() { (curve(&Curve { title, unit, points: &points, last, marks, until, smooth })) } }
     };
     html! {
         div.progress {
             (chip(tone(told.state.word()), told.state.word()))
-            @if let Some(point) = last {
+            @if let Some(point) = &told.last {
                 span { "step " strong { (count(point.step)) } @if let Some(planned) = told.planned { " of " (count(planned)) } }
                 @if point.tokens_per_second > 0.0 && active {
                     span { (short(point.tokens_per_second.round() as u64)) " tokens/s" }
@@ -199,16 +254,17 @@ fn course(told: &Told) -> Markup {
             }
             @if !told.doing.is_empty() { span.soft { (told.doing) } }
         }
-        @if let (Some(point), Some(planned)) = (last, told.planned) {
+        @if let (Some(point), Some(planned)) = (&told.last, told.planned) {
             progress.steps max=(planned) value=(point.step) aria-label="Steps done" { (point.step) }
         }
         @if !told.points.is_empty() {
             div.curves {
-                (draw("Loss", "nats a token", &loss, &told.validations, true))
-                (draw("Gradient norm", "before clipping", &norm, &[], true))
-                (draw("Learning rate", "", &rate, &[], false))
-                @if speed.len() > 1 { (draw("Speed", "tokens a second", &speed, &[], true)) }
-                @if memory.len() > 1 { (draw("Memory", "MiB at most so far", &memory, &[], false)) }
+                (draw("Loss", "nats a token", |point| point.loss, &told.validations, true))
+                (draw("Gradient norm", "before clipping", |point| point.gradient_norm, &[], true))
+                (draw("Learning rate", "", |point| point.learning_rate, &[], false))
+                (draw("Speed", "tokens a second", |point| point.tokens_per_second, &[], true))
+                (draw("Memory", "MiB at most so far", mebibytes, &[], false))
+                (draw("Processor", "cores busy", |point| point.cores, &[], true))
             }
         }
     }
@@ -255,7 +311,7 @@ fn facts(run: &Run) -> Markup {
 }
 
 /// What the run showed of itself before it trained, and of its weights at the end.
-fn proofs(proofs: &[Proof]) -> Markup {
+pub(crate) fn proofs(proofs: &[Proof]) -> Markup {
     let columns = [words("Claim"), words("Compared"), numbers("Found"), numbers("At most"), words("Holds")];
     html! {
         @if !proofs.is_empty() {
@@ -278,7 +334,7 @@ fn proofs(proofs: &[Proof]) -> Markup {
 }
 
 /// What the training side comes to, and what the run was planned to take of memory.
-fn plan(course: &Course) -> Markup {
+pub(crate) fn plan(course: &Course) -> Markup {
     html! {
         @if course.survey.is_some() || course.memory.is_some() { div.columns {
             @if let Some(survey) = &course.survey {
@@ -306,21 +362,43 @@ fn plan(course: &Course) -> Markup {
     }
 }
 
-fn steps(points: &[StepPoint]) -> Markup {
+fn steps(points: &[JoinedSteps]) -> Markup {
     let every = points.len().div_ceil(STEPS).max(1);
-    let shown = points.iter().enumerate().filter(|(at, _)| (at + 1) % every == 0 || at + 1 == points.len());
+    let rows = points.chunks(every).filter_map(|part| {
+        let (first, others) = part.split_first()?;
+        Some(others.iter().fold(*first, |one, other| one.join(other)))
+    });
+    let heads = [
+        numbers("Step"),
+        numbers("Loss"),
+        numbers("Gradient norm"),
+        numbers("Learning rate"),
+        numbers("Tokens"),
+        numbers("Tokens/s"),
+        numbers("Memory"),
+        numbers("Cores"),
+    ];
+    let cell = |row: &JoinedSteps, value: fn(&StepPoint) -> f64| {
+        let (low, high) = (value(&row.low), value(&row.high));
+        let range = (row.steps > 1).then(|| format!("{low} to {high}"));
+        let exact = range.unwrap_or_else(|| low.to_string());
+        html! { td.n title=(exact) { (figure(value(&row.mean))) } }
+    };
     html! {
         @if !points.is_empty() {
             details {
-                summary { "Steps" @if every > 1 { span.soft { " one in " (every) } } }
-                (table("Steps", &[numbers("Step"), numbers("Loss"), numbers("Gradient norm"), numbers("Learning rate"), numbers("Tokens")], html! {
-                    @for (_, point) in shown {
+                summary { "Steps" @if points.iter().any(|point| point.steps > 1) || every > 1 { span.soft { " means of neighbours, their extremes on hover" } } }
+                (table("Steps", &heads, html! {
+                    @for row in rows {
                         tr {
-                            td.n { (count(point.step)) }
-                            td.n { (figure(point.loss)) }
-                            td.n { (figure(point.gradient_norm)) }
-                            td.n { (figure(point.learning_rate)) }
-                            td.n { (count(point.tokens)) }
+                            td.n { @if row.steps > 1 { (count(row.mean.step + 1 - row.steps)) "–" } (count(row.mean.step)) }
+                            (cell(&row, |point| point.loss))
+                            (cell(&row, |point| point.gradient_norm))
+                            (cell(&row, |point| point.learning_rate))
+                            td.n { (count(row.mean.tokens)) }
+                            (cell(&row, |point| point.tokens_per_second))
+                            td.n { (bytes(row.high.memory)) }
+                            (cell(&row, |point| point.cores))
                         }
                     }
                 }))
@@ -334,75 +412,6 @@ pub(crate) async fn live(visit: Visit) -> Result<Outcome, Refusal> {
     let run = one(&visit).await?;
     let request = Request::RunWatch { name: run.name.clone() };
     Ok(live::watch(visit, Needs::Act(Act::StatusRead), request, Told::of(&run), Told::hear, course))
-}
-
-/// The form of a new run.
-pub(crate) async fn new(visit: Visit) -> Result<Outcome, Refusal> {
-    let bases = reply_of!(visit.ask(Request::Bases).await?, Reply::Bases(bases) => bases);
-    Ok(recipe_page(&visit, &bases, RECIPE, None))
-}
-
-/// What a recipe begins as; what it does not say is as the shipped recipes explain it.
-const RECIPE: &str = "name = \"first\"\nbase = \"\"\nseed = 1\n\n[selection]\nsources = []\n\n[split]\nheld_out = 0.1\n\n[train]\nmethod = \"lora\"\nepochs = 1.0\nsequence_length = 512\n\n[lora]\nrank = 8\nalpha = 16.0\n\n[optimizer]\nlearning_rate = 2e-4\n";
-
-fn recipe_page(visit: &Visit, bases: &[Base], text: &str, faults: Option<Vec<String>>) -> Outcome {
-    let status = if faults.is_some() { 422 } else { 200 };
-    let text = match bases.first() {
-        Some(base) if text.contains("base = \"\"") => {
-            text.replace("base = \"\"", &format!("base = \"{}\"", base.name))
-        }
-        _ => text.to_owned(),
-    };
-    let body = html! {
-        p.trail { a href="/runs" { "Runs" } }
-        h1 { "New run" }
-        @if let Some(faults) = &faults {
-            div.note.bad role="alert" { p { "The recipe cannot be run:" } ul { @for fault in faults { li { (fault) } } } }
-        }
-        @if bases.is_empty() {
-            p.note { "There is no base yet: " code { "moat base import DIR" } " takes one in, at the machine's command line." }
-        }
-        div.columns {
-            form.stack.wide method="post" action="/runs/start" {
-                (token(visit.token()))
-                label for="recipe" { "Recipe" }
-                textarea #recipe name="recipe" rows="24" required spellcheck="false" autocapitalize="off" { (text) }
-                p.soft { "TOML. What it leaves out has its default; the run proves itself before it spends time." }
-                button { "Start" }
-            }
-            section.panel aria-labelledby="bases" {
-                h2 #bases { "Bases" }
-                (table("Bases", &[words("Name"), words("Family"), numbers("Parameters"), numbers("Size")], html! {
-                    @for base in bases {
-                        tr {
-                            th scope="row" { (base.name) }
-                            td { (base.family) @if base.chat { span.soft { ", chats" } } }
-                            td.n { (short(base.parameters)) }
-                            td.n { (bytes(base.bytes)) }
-                        }
-                    }
-                }))
-            }
-        }
-    };
-    Outcome::Page(Page { status, title: "New run".to_owned(), place: "/runs", body, retry: None })
-}
-
-/// Puts a run into the queue.
-pub(crate) async fn start(visit: Visit) -> Result<Outcome, Refusal> {
-    let text = visit.form.get("recipe").unwrap_or_default().replace("\r\n", "\n");
-    let recipe = match moat_settings::parse_recipe(&text) {
-        Ok(recipe) => recipe,
-        Err(faults) => {
-            let bases = reply_of!(visit.ask(Request::Bases).await?, Reply::Bases(bases) => bases);
-            let lines = faults.to_string().lines().map(ToOwned::to_owned).collect();
-            return Ok(recipe_page(&visit, &bases, &text, Some(lines)));
-        }
-    };
-    let request = Request::RunStart { recipe: Box::new(recipe) };
-    let run = reply_of!(visit.ask(request).await?, Reply::Run(run) => run);
-    let to = path(&["runs", &run.name]);
-    Ok(visit.done(to, format!("Run {} is in the queue.", run.name)))
 }
 
 /// Asks a run to stop.

@@ -3,12 +3,14 @@
 mod answer;
 mod base;
 pub(crate) mod bundle;
+mod compare;
 mod course;
 mod dataset;
 pub(crate) mod preview;
 mod rights;
 mod run;
 mod status;
+mod sweep;
 mod table;
 pub(crate) mod text;
 mod vault;
@@ -74,6 +76,10 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Base(found) => base::imported(view, found),
         Reply::Bases(found) => base::bases(view, found),
         Reply::Run(found) => run::run(view, found),
+        Reply::Steps(found) => course::steps(view, found),
+        Reply::Comparison(found) => compare::comparison(view, found),
+        Reply::Sweep(found) => sweep::sweep(view, found),
+        Reply::Sweeps(found) => sweep::sweeps(view, found),
         Reply::Preview(found) => preview::preview(view, found),
         Reply::Runs(found) => run::runs(view, found),
         Reply::Made(made) => rights::made(view, made),

@@ -37,6 +37,10 @@ pub(super) fn preview(view: &View, found: &RunPreview) -> String {
     page.push_str(&parts(view, memory));
     page.push('\n');
     page.push_str(&self::proofs(view, proofs));
+    // A plan shows no text.
+    if example.is_empty() {
+        return page;
+    }
     page.push('\n');
     let legend = if view.colors {
         "what is not learnt is faint"

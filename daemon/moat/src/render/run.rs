@@ -35,7 +35,7 @@ fn short_edge(edge: &EdgeReport) -> String {
     }
 }
 
-const fn tone(state: RunState) -> Tone {
+pub(super) const fn tone(state: RunState) -> Tone {
     match state {
         RunState::Done => Tone::Good,
         RunState::Failed => Tone::Bad,
@@ -83,7 +83,7 @@ pub(super) fn run(view: &View, run: &Run) -> String {
         page.push('\n');
         page.push_str(&preview::proofs(view, proofs));
     }
-    if !run.course.steps.is_empty() {
+    if run.course.last.is_some() || !run.course.steps.is_empty() {
         page.push('\n');
         page.push_str(&course::course(view, &run.course));
     }
@@ -99,7 +99,7 @@ fn steps(run: &Run) -> String {
     let of = run.planned.filter(|planned| *planned != run.steps);
     let of = of.map(|planned| format!(" of {}", count(planned))).unwrap_or_default();
     let last =
-        run.course.steps.last().filter(|last| run.state == RunState::Training && last.seconds_left > 0.0);
+        run.course.last.as_ref().filter(|last| run.state == RunState::Training && last.seconds_left > 0.0);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let left = last.map(|last| format!(", {} left", duration(last.seconds_left.ceil() as u64)));
     format!("{}{of}{}", count(run.steps), left.unwrap_or_default())
@@ -198,6 +198,6 @@ fn sentence(report: &EdgeReport, percent: &str) -> String {
     }
 }
 
-fn ends(interval: Interval, places: usize) -> String {
+pub(super) fn ends(interval: Interval, places: usize) -> String {
     format!("{} to {}", fixed(interval.low, places), fixed(interval.high, places))
 }

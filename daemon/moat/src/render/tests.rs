@@ -1,4 +1,5 @@
 mod rights;
+mod sweeps;
 
 use std::collections::BTreeMap;
 
@@ -557,10 +558,12 @@ fn a_run_that_trains_shows_its_course() {
         tokens_per_second: 4012.4,
         memory: 630 << 20,
         seconds_left: (600 - step) as f64 / 2.0,
+        cores: 1.5,
     };
     let look = |step: u64, loss: f64| ValidationPoint { step, loss, gain: true };
     let course = Course {
         steps: (1..=120).map(step).collect(),
+        last: Some(step(120)),
         validations: vec![look(0, 4.5), look(100, 3.25)],
         ..Course::default()
     };
@@ -586,6 +589,7 @@ gradient norm    ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
 learning rate    █▃▂▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁   1.0e-3   8.3e-6   8.3e-6   1.0e-3
 tokens a second  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁    4,012    4,012    4,012    4,012
 memory           ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁  630 MiB  630 MiB  630 MiB  630 MiB
+cores busy       ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁      1.5      1.5      1.5      1.5
 ",
     );
     let validation = |step, early| {

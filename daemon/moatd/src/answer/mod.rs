@@ -4,6 +4,7 @@ mod accounts;
 mod ask;
 pub(crate) mod backup;
 mod bases;
+mod compare;
 mod datasets;
 mod export;
 mod keys;
@@ -13,6 +14,7 @@ mod runs;
 pub(crate) mod sessions;
 pub(crate) mod statements;
 mod status;
+mod sweeps;
 mod vault;
 mod why;
 
@@ -72,6 +74,9 @@ fn is_work(request: &Request) -> bool {
             | Request::DatasetBuild { .. }
             | Request::BaseImport { .. }
             | Request::RunPreview { .. }
+            | Request::RunPlan { .. }
+            | Request::SweepStart { .. }
+            | Request::SweepResume { .. }
             | Request::RunStart { .. }
             | Request::RunResume { .. }
             | Request::Export { .. }
@@ -118,8 +123,20 @@ async fn answer(
             let building = |update: &Update| matches!(update, Update::Building { .. });
             while_telling(daemon, stream, building, preview::preview(daemon, *recipe)).await
         }
+        Request::RunPlan { recipe } => {
+            let building = |update: &Update| matches!(update, Update::Building { .. });
+            while_telling(daemon, stream, building, preview::plan(daemon, *recipe)).await
+        }
+        Request::RunCompare { names } => blocking(|| compare::compare(daemon, &names)),
+        Request::SweepStart { sweep } => sweeps::start(daemon, *sweep),
+        Request::Sweeps => sweeps::list(daemon),
+        Request::Sweep { name } => sweeps::show(daemon, &name),
+        Request::SweepWatch { name } => sweeps::watch(daemon, &name, stream).await,
+        Request::SweepStop { name } => sweeps::stop(daemon, &name).await,
+        Request::SweepResume { name } => sweeps::resume(daemon, &name),
         Request::Runs => runs::list(daemon),
         Request::Run { name } => runs::show(daemon, &name),
+        Request::RunSteps { name, after, most } => runs::steps(daemon, &name, after, most),
         Request::RunWatch { name } => runs::watch(daemon, &name, stream).await,
         Request::RunStop { name } => runs::stop(daemon, &name).await,
         Request::RunResume { name } => runs::resume(daemon, &name),

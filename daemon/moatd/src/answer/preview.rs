@@ -10,6 +10,16 @@ use crate::examples;
 use crate::failure::Failure;
 use crate::{lineage, runs};
 
+/// As [`preview`], without any text of the data.
+pub(crate) async fn plan(daemon: &Arc<Daemon>, recipe: Recipe) -> Result<Reply, Failure> {
+    let mut reply = preview(daemon, recipe).await?;
+    if let Reply::Preview(shown) = &mut reply {
+        shown.preview.example.clear();
+        shown.preview.left = 0;
+    }
+    Ok(reply)
+}
+
 /// Builds a recipe's dataset and has an engine tell what a run on it would see and take. No run begins and nothing is
 /// trained; what the engine shows of the data goes to the caller and nowhere else.
 pub(crate) async fn preview(daemon: &Arc<Daemon>, recipe: Recipe) -> Result<Reply, Failure> {

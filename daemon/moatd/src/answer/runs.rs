@@ -28,6 +28,16 @@ pub(crate) fn show(daemon: &Daemon, name: &str) -> Result<Reply, Failure> {
     Ok(Reply::Run(Box::new(Run { course, ..runs::shown(daemon, row)? })))
 }
 
+/// Steps at most that one answer holds: some of two hundred bytes each, well within a frame.
+const MOST_STEPS: u64 = 200_000;
+
+/// Steps of a run as they were measured.
+pub(crate) fn steps(daemon: &Daemon, name: &str, after: u64, most: u64) -> Result<Reply, Failure> {
+    let run = find(daemon, name)?;
+    let rows = daemon.state.catalog()?.steps_after(&run.name, after, most.min(MOST_STEPS))?;
+    Ok(Reply::Steps(rows.into_iter().map(runs::step).collect()))
+}
+
 /// Puts a stopped or failed run into the queue again.
 pub(crate) fn resume(daemon: &Daemon, name: &str) -> Result<Reply, Failure> {
     let run = find(daemon, name)?;
@@ -39,6 +49,9 @@ pub(crate) async fn stop(daemon: &Arc<Daemon>, name: &str) -> Result<Reply, Fail
     let run = find(daemon, name)?;
     if !runs::is_active(runs::state(&run)) {
         return Err(Failure::request(format!("run {} is {}: there is nothing to stop", run.name, run.state)));
+    }
+    if runs::stop_waiting(daemon, std::slice::from_ref(&run.name))? {
+        return reply(daemon, find(daemon, &run.name)?);
     }
     let mut updates = daemon.updates.subscribe();
     daemon.ask_to_stop(&run.name);
@@ -103,7 +116,7 @@ pub(crate) async fn watch(
     }
 }
 
-async fn tell(stream: &mut (impl AsyncWrite + Unpin), update: Update) -> Result<(), Failure> {
+pub(super) async fn tell(stream: &mut (impl AsyncWrite + Unpin), update: Update) -> Result<(), Failure> {
     moat_protocol::write(stream, &Reply::Update(update)).await.map_err(Failure::internal)
 }
 
