@@ -12,9 +12,12 @@ mod documents;
 mod error;
 mod keys;
 mod records;
+mod reviews;
 mod runs;
 mod schema;
 mod sealed;
+mod search;
+mod shape;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -34,7 +37,9 @@ pub use documents::{Known, SourceCounts, Stamp, Sweep};
 pub use error::CatalogError;
 pub use keys::ApiKeyRow;
 pub use records::{Row, RowId};
+pub use reviews::{Line, Review, Waiting, Waits};
 pub use runs::{RunRow, StepRow, ValidationRow};
+pub use search::RecordFilter;
 pub use statements::{PolicyRow, StatementRow};
 pub use twins::{Cluster, ClusterId, Group, GroupId};
 

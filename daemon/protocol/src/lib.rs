@@ -6,6 +6,7 @@
 
 mod boundary;
 pub mod control;
+mod data;
 pub mod engine;
 mod frame;
 mod report;
