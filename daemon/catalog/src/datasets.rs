@@ -21,7 +21,7 @@ pub struct DatasetSummary {
     pub tokens: u64,
 }
 
-fn split(word: &str) -> Result<Split, CatalogError> {
+pub(crate) fn split(word: &str) -> Result<Split, CatalogError> {
     let found = Split::ALL.into_iter().find(|split| split.word() == word);
     found.ok_or(CatalogError::Damaged { what: "split" })
 }
@@ -147,6 +147,6 @@ impl Batch<'_> {
             ])?;
             documents.execute(params![number, record])?;
         }
-        Ok(())
+        self.keep_shape(number)
     }
 }

@@ -53,7 +53,7 @@ pub struct SourceCounts {
     pub skipped: BTreeMap<String, u64>,
     /// Records by effective verdict.
     pub verdicts: BTreeMap<String, u64>,
-    /// Dropped records by first reason; `duplicate` and `near_duplicate` counted in.
+    /// Dropped records by first reason; `duplicate`, `near_duplicate` and `review` counted in.
     pub dropped: BTreeMap<String, u64>,
     /// Redactions by label.
     pub redactions: BTreeMap<String, u64>,
@@ -273,11 +273,17 @@ impl Catalog {
                    AND EXISTS (SELECT 1 FROM document_faults WHERE document = documents.number)";
         let mut statement = self.connection.prepare_cached(sql)?;
         counts.partial = statement.query_row([source], |row| row.get::<_, i64>(0))?.cast_unsigned();
-        let sql = "SELECT CASE WHEN twin IS NULL THEN verdict ELSE 'dropped' END AS effective,
-                          CASE WHEN verdict = 'dropped' THEN coalesce(json_extract(reasons, '$[0].rule'), 'unknown')
+        let sql = "SELECT CASE WHEN decision = 'drop' THEN 'dropped'
+                               WHEN decision = 'keep' AND verdict = 'dropped' AND margin IS NOT NULL
+                                   THEN iif(redactions = '[]', 'kept', 'redacted')
+                               WHEN twin IS NULL THEN verdict ELSE 'dropped' END AS effective,
+                          CASE WHEN decision = 'drop' THEN 'review'
+                               WHEN decision = 'keep' AND verdict = 'dropped' AND margin IS NOT NULL THEN NULL
+                               WHEN verdict = 'dropped' THEN coalesce(json_extract(reasons, '$[0].rule'), 'unknown')
                                WHEN twin IS NOT NULL AND similarity >= 1 THEN 'duplicate'
                                WHEN twin IS NOT NULL THEN 'near_duplicate' END AS why, count(*)
                    FROM records JOIN documents ON records.document = documents.number
+                   LEFT JOIN reviews ON reviews.record = records.id
                    WHERE source = ?1 GROUP BY effective, why";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([source])?;

@@ -1,10 +1,11 @@
 use moat_contracts::{
-    DocumentId, Kind, Reason, Record, RecordId, RecordKey, Redaction, SelectionRecipe, Verdict,
+    Decision, DocumentId, Kind, Reason, Record, RecordId, RecordKey, Redaction, SelectionRecipe, Verdict,
 };
+use moat_vault::Vault;
 use rusqlite::{OptionalExtension, Row as SqlRow, params, params_from_iter};
 
 use crate::documents::digest_at;
-use crate::{Batch, Catalog, CatalogError, sealed};
+use crate::{Batch, Catalog, CatalogError, Review, reviews, sealed};
 
 /// The catalog's own number of a record. Not the same on another machine: never part of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,19 +44,34 @@ pub struct Row {
     pub signature: Vec<u32>,
     /// The record that survives in its place, and how similar it is.
     pub twin: Option<(RowId, f64)>,
+    /// How far the rules are from judging otherwise ([`Record::margin`]).
+    pub margin: Option<f64>,
+    /// What a person decided about its text.
+    pub review: Option<Review>,
 }
 
 impl Row {
-    /// The verdict with duplicates counted in.
-    pub const fn effective(&self) -> Verdict {
-        if self.twin.is_some() { Verdict::Dropped } else { self.verdict }
+    /// The verdict with duplicates and what a person decided counted in.
+    pub fn effective(&self) -> Verdict {
+        match self.review.as_ref().map(|review| review.decision) {
+            Some(Decision::Drop) => Verdict::Dropped,
+            Some(Decision::Keep) if self.may_be_kept() && self.redactions.is_empty() => Verdict::Kept,
+            Some(Decision::Keep) if self.may_be_kept() => Verdict::Redacted,
+            _ if self.twin.is_some() => Verdict::Dropped,
+            _ => self.verdict,
+        }
+    }
+
+    /// Whether a person may keep it against the rules: quality rules alone dropped it.
+    pub fn may_be_kept(&self) -> bool {
+        self.verdict == Verdict::Dropped && self.margin.is_some()
     }
 }
 
-const SELECT: &str =
+pub(crate) const SELECT: &str =
     "SELECT row, documents.id, ordinal, records.id, source, opened_path(path, documents.id), kind, language, verdict, reasons,
-    redactions, words, bytes, first_line, signature, twin, similarity
-    FROM records JOIN documents ON records.document = documents.number";
+    redactions, words, bytes, first_line, signature, twin, similarity, margin, decision, who, at, mark
+    FROM records JOIN documents ON records.document = documents.number LEFT JOIN reviews ON reviews.record = records.id";
 
 fn damaged(what: &'static str) -> CatalogError {
     CatalogError::Damaged { what }
@@ -66,12 +82,13 @@ fn signature(bytes: &[u8]) -> Vec<u32> {
     numbers.iter().map(|number| u32::from_le_bytes(*number)).collect()
 }
 
-fn record(row: &SqlRow<'_>) -> Result<Row, CatalogError> {
+pub(crate) fn record(row: &SqlRow<'_>, vault: &Vault) -> Result<Row, CatalogError> {
+    let id = RecordId(digest_at(row, 3)?);
     let twin = row.get::<_, Option<i64>>(15)?;
     Ok(Row {
         row: RowId(row.get(0)?),
         key: RecordKey { document: DocumentId(digest_at(row, 1)?), ordinal: row.get(2)? },
-        id: RecordId(digest_at(row, 3)?),
+        id,
         source: row.get(4)?,
         path: row.get(5)?,
         kind: Kind::from_word(&row.get::<_, String>(6)?).ok_or_else(|| damaged("record kind"))?,
@@ -88,6 +105,8 @@ fn record(row: &SqlRow<'_>) -> Result<Row, CatalogError> {
             Some(twin) => Some((RowId(twin), row.get(16)?)),
             None => None,
         },
+        margin: row.get(17)?,
+        review: reviews::joined(row, 18, id, vault)?,
     })
 }
 
@@ -102,7 +121,7 @@ impl Catalog {
         let mut rows = statement.query([document.0.as_bytes()])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(record(row)?);
+            found.push(record(row, &self.vault)?);
         }
         Ok(found)
     }
@@ -114,7 +133,7 @@ impl Catalog {
     pub fn row(&self, row: RowId) -> Result<Row, CatalogError> {
         let mut statement = self.connection.prepare_cached(&format!("{SELECT} WHERE row = ?1"))?;
         let mut rows = statement.query([row.0])?;
-        rows.next()?.map_or_else(|| Err(rusqlite::Error::QueryReturnedNoRows.into()), record)
+        rows.next()?.map_or_else(|| Err(rusqlite::Error::QueryReturnedNoRows.into()), |row| record(row, &self.vault))
     }
 
     /// Every record that holds this text, by the catalog's number.
@@ -187,7 +206,7 @@ impl Catalog {
     }
 
     /// Calls back for every record that may go into a dataset, by record id, each id once: own verdict kept or
-    /// redacted, no twin, document present.
+    /// redacted, no twin, and no person decided otherwise; or dropped by quality rules alone, and a person kept it.
     ///
     /// # Errors
     /// [`CatalogError`] where reading fails, or the callback's own.
@@ -198,7 +217,9 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         let kinds: Vec<String> = selection.kinds.iter().map(|kind| kind.word().to_owned()).collect();
         let mut conditions =
-            "documents.state = 'present' AND twin IS NULL AND verdict <> 'dropped'".to_owned();
+            "documents.state = 'present' AND (twin IS NULL AND verdict <> 'dropped' AND decision IS NOT 'drop'
+             OR verdict = 'dropped' AND margin IS NOT NULL AND decision IS 'keep')"
+                .to_owned();
         let mut values: Vec<&String> = Vec::new();
         for (column, allowed) in [
             ("source", &selection.sources),
@@ -216,7 +237,7 @@ impl Catalog {
         let mut rows = statement.query(params_from_iter(values))?;
         let mut last = None;
         while let Some(row) = rows.next()? {
-            let row = record(row)?;
+            let row = record(row, &self.vault)?;
             if last.replace(row.id) != Some(row.id) {
                 each(row)?;
             }
@@ -258,7 +279,7 @@ impl Batch<'_> {
 
     fn put_record(&self, document: i64, record: &Record) -> Result<RowId, CatalogError> {
         let sql = "INSERT INTO records (document, ordinal, id, kind, language, verdict, reasons, redactions, words, bytes,
-                   first_line, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+                   first_line, signature, margin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         let list = |json: Result<String, serde_json::Error>, what| json.map_err(|_| damaged(what));
         let signature: Vec<u8> = record.signature.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.connection.prepare_cached(sql)?.execute(params![
@@ -274,6 +295,7 @@ impl Batch<'_> {
             i64::try_from(record.body.len()).unwrap_or(i64::MAX),
             record.first_line.cast_signed(),
             signature,
+            record.margin,
         ])?;
         Ok(RowId(self.connection.last_insert_rowid()))
     }

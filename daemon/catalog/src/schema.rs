@@ -158,7 +158,7 @@ CREATE TABLE document_faults (
     what TEXT NOT NULL,
     PRIMARY KEY (document, ordinal)
 ) STRICT, WITHOUT ROWID;
-", RIGHTS, COURSE, PROOFS, USE];
+", RIGHTS, COURSE, PROOFS, USE, REVIEWS];
 
 /// Accounts, API keys, and the two-person rule, which holds here as it does in the code: whoever writes to the file by
 /// other ways meets it again.
@@ -322,6 +322,29 @@ CREATE TABLE sweep_runs (
     run TEXT NOT NULL UNIQUE REFERENCES runs (name) ON DELETE CASCADE,
     PRIMARY KEY (sweep, point)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What people decided about texts, what waits for them, and how datasets are spread. What older records are near to is
+/// known of those alone that measured rules dropped.
+const REVIEWS: &str = "
+CREATE TABLE reviews (
+    -- The text, whichever documents hold it: another text is another record.
+    record BLOB PRIMARY KEY CHECK (length(record) = 32),
+    decision TEXT NOT NULL CHECK (decision IN ('keep', 'drop')),
+    who TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    -- Sealed to the columns above.
+    mark BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+ALTER TABLE records ADD COLUMN margin REAL;
+UPDATE records SET margin = (
+    SELECT max(abs(json_extract(value, '$.measured') - json_extract(value, '$.limit')) / json_extract(value, '$.limit'))
+    FROM json_each(reasons)) WHERE verdict = 'dropped' AND NOT EXISTS (
+    SELECT 1 FROM json_each(reasons) WHERE json_extract(value, '$.limit') IS NULL
+        OR json_extract(value, '$.rule') IN ('max_secret_share', 'max_redacted_share'));
+CREATE INDEX records_by_verdict ON records (verdict, id) WHERE twin IS NULL;
+CREATE INDEX records_by_margin ON records (margin, id) WHERE margin IS NOT NULL AND twin IS NULL;
+ALTER TABLE datasets ADD COLUMN shape TEXT;
 ";
 
 /// Brings a file to the newest schema, in one transaction.

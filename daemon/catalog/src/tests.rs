@@ -3,6 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_contracts::{
+<<<<<<< HEAD
     Claim, Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentLoss, DocumentState, Kind,
     MemoryPlan, Proof, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep,
     SweepOrder, TextFault, Verdict,
@@ -10,6 +11,18 @@ use moat_contracts::{
 use moat_vault::{Kek, Vault};
 
 use crate::{Catalog, CatalogError, Known, RunRow, Stamp, StepRow, SweepRow, ValidationRow, schema};
+=======
+    Claim, Dataset, DatasetEntry, DatasetId, Decision, Digest, Document, DocumentId, DocumentState, Kind,
+    MemoryPlan, Proof, Reason, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey,
+    TextFault, Verdict,
+};
+use moat_vault::{Kek, Vault};
+
+use crate::{
+    Catalog, CatalogError, Known, Line, RecordFilter, Review, RunRow, Stamp, StepRow, ValidationRow, Waits,
+    schema,
+};
+>>>>>>> data
 
 fn known(path: &str) -> Known {
     let digest = Digest::of(path.as_bytes());
@@ -40,6 +53,7 @@ fn record(known: &Known, body: &str) -> Record {
         language: None,
         verdict: Verdict::Kept,
         reasons: Vec::new(),
+        margin: None,
         redactions: Vec::new(),
         body: body.to_owned(),
         words: 1,
@@ -440,4 +454,142 @@ fn a_sweep_is_written_with_its_runs_and_losses_replace_those_before() {
     batch.commit().unwrap();
     assert_eq!(catalog.losses("demo-2").unwrap(), [loss(1, 2.0), loss(3, 0.5)]);
     assert_eq!(catalog.losses("demo-1").unwrap(), []);
+}
+
+const LINE: Line = Line { margin: 0.1, redacted: true, sample: 1.0 };
+
+fn decided(decision: Decision) -> Review {
+    Review { decision, who: "ada".to_owned(), at: 7 }
+}
+
+#[test]
+fn what_waits_for_a_person_waits_once_and_until_somebody_decided() {
+    let (_folder, catalog) = open();
+    let known: Vec<_> = ["a", "b", "c", "d", "e"].map(known).into();
+    let reason = |rule: &str| Reason { rule: rule.to_owned(), measured: Some(1.0), limit: Some(2.0), line: None };
+    let dropped = |index: usize, margin| Record {
+        verdict: Verdict::Dropped,
+        reasons: vec![reason("min_words")],
+        margin,
+        ..record(&known[index], &format!("dropped {margin:?}"))
+    };
+    let kept = record(&known[0], "kept");
+    let (near, far, forced) = (dropped(1, Some(0.05)), dropped(2, Some(0.5)), dropped(3, None));
+    let redacted = Record { verdict: Verdict::Redacted, ..record(&known[4], "redacted [EMAIL_1]") };
+    let batch = catalog.write().unwrap();
+    for (known, record) in known.iter().zip([&kept, &near, &far, &forced, &redacted]) {
+        batch.put_document(known).unwrap();
+        batch.put_records(known.document.id, std::slice::from_ref(record)).unwrap();
+    }
+    batch.commit().unwrap();
+    let queue = |line: &Line| {
+        let mut all = Vec::new();
+        // One by one, as a person goes through them.
+        while let [next] = catalog.waiting(line, all.last().copied(), 1).unwrap()[..] {
+            assert_eq!(catalog.waits(line, next.id).unwrap(), Some(next.why));
+            all.push((next.why, next.id));
+        }
+        assert_eq!(catalog.waiting_count(line, 99).unwrap(), all.len() as u64);
+        all
+    };
+    let all = [(Waits::Borderline, near.id), (Waits::Redacted, redacted.id), (Waits::Sample, kept.id)];
+    assert_eq!(queue(&LINE), all);
+    assert_eq!(queue(&Line { margin: 0.0, redacted: false, ..LINE }), all[2..]);
+    assert_eq!(queue(&Line { sample: 0.0, ..LINE }), all[..2]);
+    assert_eq!(catalog.waiting_count(&LINE, 2).unwrap(), 2);
+    assert_eq!(catalog.waits(&LINE, far.id).unwrap(), None);
+    assert_eq!(kept_ids(&catalog), sorted([kept.id, redacted.id]));
+
+    // Who is kept against the rules is kept, but for what detectors dropped; who is dropped is dropped.
+    let batch = catalog.write().unwrap();
+    for (record, decision) in [(&near, Decision::Keep), (&forced, Decision::Keep), (&redacted, Decision::Drop)] {
+        batch.put_review(record.id, &decided(decision)).unwrap();
+    }
+    batch.commit().unwrap();
+    assert_eq!(queue(&LINE), all[2..]);
+    assert_eq!(kept_ids(&catalog), sorted([kept.id, near.id]));
+    let counts = catalog.source_counts("docs").unwrap();
+    assert_eq!((counts.verdicts["kept"], counts.verdicts["dropped"], counts.dropped["review"]), (2, 3, 1));
+    let filter = |verdict| RecordFilter { verdict: Some(verdict), ..RecordFilter::default() };
+    for (verdict, number) in [(Verdict::Kept, 2), (Verdict::Redacted, 0), (Verdict::Dropped, 3)] {
+        assert_eq!(catalog.count_filtered(&filter(verdict)).unwrap(), number);
+        for (row, _) in catalog.next_filtered(&filter(verdict), 0, 9).unwrap() {
+            assert_eq!(catalog.row(row).unwrap().effective(), verdict);
+        }
+    }
+    let rule = RecordFilter { rule: Some("min_words".to_owned()), ..RecordFilter::default() };
+    assert_eq!(catalog.count_filtered(&rule).unwrap(), 3);
+
+    // The same text in another place is decided; another text is not.
+    let batch = catalog.write().unwrap();
+    let moved = Record { key: RecordKey { document: known[0].document.id, ordinal: 0 }, ..redacted.clone() };
+    batch.put_records(known[0].document.id, &[moved]).unwrap();
+    let changed = Record { verdict: Verdict::Redacted, ..record(&known[4], "redacted [EMAIL_1], and more") };
+    batch.put_records(known[4].document.id, std::slice::from_ref(&changed)).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(queue(&LINE), [(Waits::Redacted, changed.id)]);
+    assert_eq!(kept_ids(&catalog), sorted([near.id, changed.id]));
+    let batch = catalog.write().unwrap();
+    assert!(batch.remove_review(redacted.id).unwrap() && !batch.remove_review(redacted.id).unwrap());
+    batch.commit().unwrap();
+    assert_eq!(queue(&LINE).len(), 2);
+}
+
+fn sorted<const N: usize>(mut ids: [RecordId; N]) -> Vec<RecordId> {
+    ids.sort_unstable();
+    ids.into()
+}
+
+fn kept_ids(catalog: &Catalog) -> Vec<RecordId> {
+    let mut ids = Vec::new();
+    let each = |row: crate::Row| {
+        ids.push(row.id);
+        Ok(())
+    };
+    catalog.each_kept(&SelectionRecipe::default(), each).unwrap();
+    ids
+}
+
+#[test]
+fn a_review_that_was_written_behind_moats_back_does_not_count() {
+    let (_folder, catalog) = open();
+    let known = known("a");
+    let kept = record(&known, "kept");
+    let batch = catalog.write().unwrap();
+    batch.put_document(&known).unwrap();
+    batch.put_records(known.document.id, std::slice::from_ref(&kept)).unwrap();
+    batch.put_review(kept.id, &decided(Decision::Keep)).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(catalog.review(kept.id).unwrap(), Some(decided(Decision::Keep)));
+    assert_eq!(catalog.reviews(9).unwrap(), [(kept.id, decided(Decision::Keep), 1)]);
+    catalog.connection.execute("UPDATE reviews SET decision = 'drop'", []).unwrap();
+    assert!(matches!(catalog.review(kept.id), Err(CatalogError::Damaged { .. })));
+    assert!(catalog.record_rows(known.document.id).is_err());
+}
+
+#[test]
+fn a_record_is_found_by_the_beginning_of_its_id() {
+    let (_folder, catalog) = open();
+    let known = known("a");
+    let records: Vec<_> = (0..40).map(|number| record(&known, &number.to_string())).collect();
+    let records = (0..).zip(records).map(|(ordinal, record)| Record {
+        key: RecordKey { ordinal, ..record.key },
+        ..record
+    });
+    let records: Vec<_> = records.collect();
+    let batch = catalog.write().unwrap();
+    batch.put_document(&known).unwrap();
+    batch.put_records(known.document.id, &records).unwrap();
+    batch.commit().unwrap();
+    for record in &records {
+        let id = record.id.to_string();
+        assert_eq!(catalog.records_with_prefix(&id[..20]).unwrap(), [record.id]);
+        assert_eq!(catalog.records_with_prefix(&id.to_uppercase()).unwrap(), [record.id]);
+    }
+    for wrong in ["", "x", &"0".repeat(65)] {
+        assert!(catalog.records_with_prefix(wrong).unwrap().is_empty());
+    }
+    let ordinals: Vec<_> =
+        catalog.rows_between(known.document.id, 3, 5).unwrap().iter().map(|row| row.key.ordinal).collect();
+    assert_eq!((ordinals, catalog.records_of(known.document.id).unwrap()), (vec![3, 4, 5], 40));
 }

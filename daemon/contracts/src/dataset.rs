@@ -113,6 +113,18 @@ impl DatasetSource {
     }
 }
 
+/// How the records of a dataset are spread. A dataset never changes, so neither does this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetShape {
+    /// By tokens: each power of two with the records of at least as many tokens and fewer than the next power. Records
+    /// without a token count to the first.
+    pub lengths: BTreeMap<u64, DatasetSource>,
+    /// By kind of text.
+    pub kinds: BTreeMap<String, DatasetSource>,
+    /// By language; empty where it could not be told.
+    pub languages: BTreeMap<String, DatasetSource>,
+}
+
 /// An immutable, content-addressed list of records with its splits. The same documents, rules and recipe give
 /// the same id on every machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ pub use architecture::{
     Activation, Architecture, ArchitectureError, Family, LinearShape, Rope, RopeScaling, Sliding, TensorShape,
 };
 pub use boundary::{Attempt, Outcome, Protection};
-pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
+pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetShape, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};
 pub use edge::{DocumentLoss, EdgeDifference, EdgeReport, ForgettingReport, Interval, SourceEdge};
@@ -36,7 +36,7 @@ pub use recipe::{
     DecayGroup, DecayShape, EvaluateRecipe, Keep, LoraRecipe, Method, OptimizerRecipe, OptimizerState,
     Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe, TrainRecipe, ValidationRecipe,
 };
-pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
+pub use record::{Decision, Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};
 pub use sweep::{MOST_RUNS, Sweep, SweepFault, SweepOrder, Swept};
 pub use text::{Kind, Text, TextFault};

@@ -87,6 +87,31 @@ pub struct Redaction {
     pub length: u64,
 }
 
+/// What a person decided about a text, whichever documents hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It goes into datasets although quality rules say otherwise.
+    Keep,
+    /// It goes into no dataset.
+    Drop,
+}
+
+impl Decision {
+    /// The word that stands in tables, JSON and the catalog.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drop => "drop",
+        }
+    }
+
+    /// The inverse of [`Decision::word`].
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Keep, Self::Drop].into_iter().find(|decision| decision.word() == word)
+    }
+}
+
 /// Curated text made from a document's text, with its verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -104,6 +129,10 @@ pub struct Record {
     pub verdict: Verdict,
     /// Why; empty for [`Verdict::Kept`].
     pub reasons: Vec<Reason>,
+    /// How far the quality rules are from judging otherwise, as a share of a limit: of a record that passes, how near it
+    /// is to the nearest limit; of one that they alone dropped, how far it is beyond the limit that it misses by most.
+    /// None where no rule measured anything, and where a detector dropped it, so that no person keeps it.
+    pub margin: Option<f64>,
     /// What was replaced.
     pub redactions: Vec<Redaction>,
     /// The text after redaction. Kept for dropped records too, so that a changed rule can be tried out.

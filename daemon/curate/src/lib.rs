@@ -5,13 +5,16 @@
 //! clusters of near-duplicates in the catalog, as a function of what documents are present and not of how they came.
 //! Nothing here reads files, knows of sources, or lets a customer's text into a reason or an error.
 
+mod again;
 mod detect;
 /// Near-duplicate clusters, kept up to date in the catalog.
 pub mod duplicates;
+mod find;
 mod lines;
 mod minhash;
 mod quality;
 mod repetition;
+mod spans;
 mod stopwords;
 mod table;
 mod words;
@@ -22,12 +25,15 @@ use moat_contracts::{
     Action, Detector, Digest, DocumentId, Kind, Reason, Record, RecordKey, Redaction, Rules, Text, Verdict,
 };
 
+pub use again::{Again, Judged};
 pub use detect::{Detectors, Finding};
 pub use duplicates::CurateError;
+pub use find::{Finder, FinderError};
 pub use lines::Lines;
 pub use minhash::{MinHash, similarity};
 pub use quality::{Checks, Scratch};
 pub use repetition::Repetition;
+pub use spans::{Span, spans};
 pub use words::Words;
 
 /// Rules made ready: what can be prepared once is.
@@ -81,8 +87,9 @@ pub fn curate(rules: &Compiled, document: DocumentId, texts: &[Text]) -> Vec<Rec
         let measured = measured_text(text.kind, &body);
         words.read(&measured);
         let language = text.language.as_deref();
-        let mut reasons = rules.checks.failures(text.kind, language, &measured, &words, &mut scratch);
+        let (mut reasons, margin) = rules.checks.judge(text.kind, language, &measured, &words, &mut scratch);
         let (dropping, mut redacting) = finding_reasons(rules, text, &findings, &redactions);
+        let margin = margin.filter(|_| dropping.is_empty());
         reasons.extend(dropping);
         let verdict = match (reasons.is_empty(), redactions.is_empty()) {
             (false, _) => Verdict::Dropped,
@@ -98,6 +105,7 @@ pub fn curate(rules: &Compiled, document: DocumentId, texts: &[Text]) -> Vec<Rec
             language: text.language.clone(),
             verdict,
             reasons,
+            margin,
             redactions,
             words: words.len() as u64,
             signature: rules.minhash.signature(&words),

@@ -50,12 +50,26 @@ impl Checks {
         words: &Words,
         scratch: &mut Scratch,
     ) -> Vec<Reason> {
+        self.judge(kind, language, text, words, scratch).0
+    }
+
+    /// As [`Self::failures`], and how far the text is from another judgement, as a share of a limit: one that fails, of
+    /// the limit that it misses by most; one that passes, of the nearest. None where no rule measured anything.
+    pub(crate) fn judge(
+        &self,
+        kind: Kind,
+        language: Option<&str>,
+        text: &str,
+        words: &Words,
+        scratch: &mut Scratch,
+    ) -> (Vec<Reason>, Option<f64>) {
         let profile = self.profile(kind);
         let lines = lines::measure(text, &mut scratch.lines);
         let repetition =
             repetition::measure(words, lines.characters, profile.longest, &mut scratch.repetition);
         let measures = Measures { words, lines, repetition };
         let mut failures = Vec::new();
+        let (mut nearest, mut farthest): (Option<f64>, f64) = (None, 0.0);
         for &(rule, limit) in &profile.entries {
             let measured = if rule == "min_stop_words" {
                 let count = self.stop_words.count(language, &words.hashes, profile.stop_words);
@@ -64,13 +78,20 @@ impl Checks {
                 measures.of(rule)
             };
             let Some(measured) = measured else { continue };
+            // Profiles hold no limit of 0.
+            let distance = (measured - limit).abs() / limit;
             let crossed = if rule.starts_with("min_") { measured < limit } else { measured > limit };
             if crossed {
                 let (measured, limit) = (Some(measured), Some(limit));
                 failures.push(Reason { rule: rule.to_owned(), measured, limit, line: None });
+                farthest = farthest.max(distance);
+            } else if rule != "min_stop_words" {
+                // Stop words are counted no further than to their limit.
+                nearest = Some(nearest.map_or(distance, |nearest| nearest.min(distance)));
             }
         }
-        failures
+        let margin = if failures.is_empty() { nearest } else { Some(farthest) };
+        (failures, margin)
     }
 
     /// Rules that stand in a kind's profile but say nothing about texts of a language, since Moat has no list of

@@ -73,6 +73,7 @@ fn catalog(entries: &[Entry]) -> (tempfile::TempDir, Catalog) {
             language: None,
             verdict: Verdict::Kept,
             reasons: Vec::new(),
+            margin: None,
             redactions: Vec::new(),
             body: entry.body.clone(),
             words: 6,

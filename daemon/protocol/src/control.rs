@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
 pub use crate::comparison::{Against, Comparison, KeyDifference, SweepReport, SweepRun, SweepState};
+pub use crate::data::{
+    Change, DatasetFacts, Decided, Judgement, Mark, Near, Piece, REVIEW_COUNT, RecordFilter, RecordFound,
+    RecordShown, RecordsFound, Review, ReviewQueue, ShownDocument, ShownText, Tryout, TryoutExample, Waiting,
+};
 pub use crate::report::{
     BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, JoinedSteps, Made, Newest,
     Reached, Run, RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why,
@@ -45,6 +49,56 @@ pub enum Request {
         a: String,
         /// The newer one.
         b: String,
+    },
+    /// How a dataset is spread, and what was made of it.
+    DatasetFacts {
+        /// The id or its beginning.
+        id: String,
+    },
+    /// Look for words in the texts of records.
+    RecordSearch {
+        /// The words; several in quotation marks are one phrase. Empty for every record that the filter lets through.
+        words: String,
+        /// Which records.
+        #[serde(default)]
+        filter: RecordFilter,
+        /// Records found at most.
+        most: usize,
+        /// Go on where a search ended ([`RecordsFound::after`]).
+        #[serde(default)]
+        after: Option<u64>,
+        /// Milliseconds after which to answer with what was found so far; until the end where absent.
+        #[serde(default)]
+        patience: Option<u64>,
+    },
+    /// One record with its text.
+    Record {
+        /// Its id or the id's beginning.
+        id: String,
+    },
+    /// Records that wait for a person, and what was decided last.
+    Reviews {
+        /// Begin after this record, which waits.
+        #[serde(default)]
+        after: Option<String>,
+        /// Records at most.
+        most: usize,
+    },
+    /// Decide about a record.
+    Review {
+        /// Its id or the id's beginning.
+        id: String,
+        /// What.
+        judgement: Judgement,
+    },
+    /// What other curation rules would keep and drop. Nothing is kept of it.
+    Tryout {
+        /// Keys of `[curation]` with other values, as JSON; what is absent stays as it is in force.
+        changes: serde_json::Value,
+        /// Records to judge at most.
+        most: u64,
+        /// Draws them where there are more.
+        seed: u64,
     },
     /// Take a base into Moat from a folder on this machine.
     BaseImport {
@@ -288,6 +342,18 @@ pub enum Reply {
     Datasets(Vec<DatasetSummary>),
     /// The answer to [`Request::DatasetDiff`].
     DatasetDiff(DatasetDiff),
+    /// The answer to [`Request::DatasetFacts`].
+    DatasetFacts(Box<DatasetFacts>),
+    /// The answer to [`Request::RecordSearch`].
+    Records(RecordsFound),
+    /// The answer to [`Request::Record`].
+    Record(Box<RecordShown>),
+    /// The answer to [`Request::Reviews`].
+    Reviews(ReviewQueue),
+    /// The answer to [`Request::Review`].
+    Reviewed(Decided),
+    /// The answer to [`Request::Tryout`].
+    Tryout(Box<Tryout>),
     /// The answer to [`Request::BaseImport`].
     Base(Base),
     /// The answer to [`Request::Bases`].
@@ -385,6 +451,15 @@ pub enum Update {
         records: u64,
         /// Records in all.
         of: u64,
+    },
+    /// Texts are being searched, or judged by other rules.
+    Looking {
+        /// Texts done.
+        records: u64,
+        /// Texts in all.
+        of: u64,
+        /// Records found, or judged otherwise.
+        found: u64,
     },
     /// A run entered a state.
     RunState {

@@ -7,6 +7,7 @@
 mod boundary;
 mod comparison;
 pub mod control;
+mod data;
 pub mod engine;
 mod frame;
 mod report;

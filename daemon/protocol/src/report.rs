@@ -36,6 +36,9 @@ pub struct Status {
     pub protections: BTreeMap<String, bool>,
     /// What waits for a second person.
     pub waiting: u64,
+    /// Records that wait for a person, counted up to [`crate::control::REVIEW_COUNT`].
+    #[serde(default)]
+    pub review: u64,
     /// What was made of the sources' records.
     #[serde(default)]
     pub made: Made,
@@ -144,6 +147,9 @@ pub struct WhyRecord {
     pub redactions: BTreeMap<String, u64>,
     /// Where it is a duplicate: the surviving twin's source and path, and their similarity.
     pub twin: Option<Twin>,
+    /// What a person decided about its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<crate::data::Review>,
 }
 
 /// The record that survived in another's place.

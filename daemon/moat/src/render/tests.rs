@@ -130,6 +130,7 @@ fn whys() {
         reasons: vec![Reason { rule: "EMAIL".to_owned(), measured: None, limit: None, line: Some(3) }],
         redactions: counts([("EMAIL", 2)]),
         twin: None,
+        review: None,
     };
     let measured = |rule: &str, measured, limit| Reason {
         rule: rule.to_owned(),
