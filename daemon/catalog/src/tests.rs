@@ -3,26 +3,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_contracts::{
-<<<<<<< HEAD
-    Claim, Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentLoss, DocumentState, Kind,
-    MemoryPlan, Proof, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep,
-    SweepOrder, TextFault, Verdict,
-};
-use moat_vault::{Kek, Vault};
-
-use crate::{Catalog, CatalogError, Known, RunRow, Stamp, StepRow, SweepRow, ValidationRow, schema};
-=======
-    Claim, Dataset, DatasetEntry, DatasetId, Decision, Digest, Document, DocumentId, DocumentState, Kind,
-    MemoryPlan, Proof, Reason, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey,
+    Claim, Dataset, DatasetEntry, DatasetId, Decision, Digest, Document, DocumentId, DocumentLoss, DocumentState, Kind,
+    MemoryPlan, Proof, Reason, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep, SweepOrder,
     TextFault, Verdict,
 };
 use moat_vault::{Kek, Vault};
 
 use crate::{
-    Catalog, CatalogError, Known, Line, RecordFilter, Review, RunRow, Stamp, StepRow, ValidationRow, Waits,
-    schema,
+    Catalog, CatalogError, Known, Line, RecordFilter, Review, RunRow, Stamp, StepRow, SweepRow, ValidationRow, Waits, schema,
 };
->>>>>>> data
 
 fn known(path: &str) -> Known {
     let digest = Digest::of(path.as_bytes());

@@ -91,6 +91,14 @@ pub enum TensorError {
     /// Gradients or moments made for another model.
     #[error("gradients or moments belong to another model: make them anew for this one")]
     Mismatch,
+    /// A GPU, its driver or its libraries.
+    #[error("the GPU cannot {doing}: {reason}")]
+    Device {
+        /// What was asked of it.
+        doing: &'static str,
+        /// Its own reason, or what to do.
+        reason: String,
+    },
     /// The system grants no more threads.
     #[error("a worker cannot be started: {0}")]
     Threads(String),

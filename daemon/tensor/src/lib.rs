@@ -13,6 +13,8 @@
 
 mod batch;
 mod block;
+#[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
+pub mod cuda;
 mod decode;
 mod error;
 mod float;
