@@ -18,6 +18,7 @@ mod error;
 mod float;
 mod folder;
 mod footprint;
+mod held;
 mod kernels;
 mod linear;
 mod lora;

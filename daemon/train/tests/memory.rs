@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use common::{Place, text};
-use moat_contracts::{Architecture, MemoryPlan, Method, Progress, Recipe, Recompute, TrainRecipe};
+use moat_contracts::{Architecture, Frozen, MemoryPlan, Method, Progress, Recipe, Recompute, TrainRecipe};
 use moat_tensor::{StoredType, Weights};
 use moat_train::{Ended, train};
 use serde_json::{Value, json};
@@ -33,10 +33,22 @@ fn config(
         "tie_word_embeddings": true, "eos_token_id": 260})
 }
 
-fn recipe(shape: (usize, usize, usize, usize, usize, usize), method: Method, recompute: Recompute) -> Recipe {
+fn recipe(
+    shape: (usize, usize, usize, usize, usize, usize),
+    (method, frozen): (Method, Frozen),
+    recompute: Recompute,
+) -> Recipe {
     let (.., sequence_length, micro_batch) = shape;
-    let train =
-        TrainRecipe { method, sequence_length, micro_batch, max_steps: 1, recompute, ..Default::default() };
+    let max_steps = 1;
+    let train = TrainRecipe {
+        method,
+        sequence_length,
+        micro_batch,
+        max_steps,
+        recompute,
+        frozen,
+        ..Default::default()
+    };
     Recipe { train, ..Recipe::default() }
 }
 
@@ -74,10 +86,12 @@ fn the_peak_is_within_a_tenth_of_the_plan() {
         std::fs::remove_file(place.path("base/model.safetensors")).unwrap();
         let architecture = Architecture::from_config(&config(shape).to_string()).unwrap();
         Weights::random(architecture, 3).save(&place.path("base"), StoredType::F32).unwrap();
-        for method in [Method::Lora, Method::Full] {
+        let lora = Frozen::ALL.map(|frozen| (Method::Lora, frozen));
+        for method in lora.into_iter().chain([(Method::Full, Frozen::F32)]) {
             for recompute in [Recompute::No, Recompute::Yes] {
                 let recipe = recipe(shape, method, recompute);
-                let name = format!("{number}-{method:?}-{recompute:?}");
+                let (of, frozen) = (method.0, method.1.word());
+                let name = format!("{number}-{of:?}-{frozen}-{recompute:?}");
                 let case = json!({ "job": place.job(&name, &recipe), "recipe": recipe });
                 let child = Command::new(&own)
                     .args(["--exact", "a_case", "--nocapture"])
