@@ -117,6 +117,37 @@ impl<'de> Deserialize<'de> for Recompute {
     }
 }
 
+/// How the linears of a frozen base are held in memory while an adapter is trained on them; they are computed in 32-bit
+/// floats, opened where they are multiplied. Norms, biases, embedding and head stay 32-bit floats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frozen {
+    /// As 32-bit floats: exact.
+    #[default]
+    F32,
+    /// As bfloat16: exact where the base is stored so.
+    Bf16,
+    /// In 8 bits, 64 by 64 numbers to a scale.
+    Int8,
+    /// In 4 bits, the levels and blocks of QLoRA (Dettmers et al., arXiv 2305.14314).
+    Nf4,
+}
+
+impl Frozen {
+    /// All, from the widest.
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Nf4];
+
+    /// The word that stands in a recipe.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Nf4 => "nf4",
+        }
+    }
+}
+
 /// How to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -137,6 +168,9 @@ pub struct TrainRecipe {
     pub checkpoint_every: u64,
     /// Keep only each block's input and recompute its inside in the backward.
     pub recompute: Recompute,
+    /// How the base's linears are held, for [`Method::Lora`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub frozen: Frozen,
     /// An earlier run on the same base whose weights this one starts with; empty for fresh ones.
     #[serde(skip_serializing_if = "is_default")]
     pub start_from: String,
@@ -345,6 +379,7 @@ impl Default for TrainRecipe {
             max_steps: 0,
             checkpoint_every: 50,
             recompute: Recompute::No,
+            frozen: Frozen::F32,
             start_from: String::new(),
         }
     }
@@ -436,6 +471,13 @@ impl Recipe {
             "must be above 0 and at most 1000",
         );
         hold(self.train.checkpoint_every > 0, "train.checkpoint_every", "must be at least 1");
+        let trained = self.train.method == Method::Lora || self.train.frozen == Frozen::F32;
+        hold(
+            trained,
+            "train.frozen",
+            "must be \"f32\" with train.method = \"full\": what is rounded cannot be trained, only stand below an adapter; \
+             set train.method = \"lora\"",
+        );
         let validates = self.split.validation > 0.0;
         hold(
             (0.0..1.0).contains(&self.split.validation),
@@ -531,7 +573,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Keep, Recipe, Recompute, day_start};
+    use super::{Frozen, Keep, Method, Recipe, Recompute, day_start};
     use crate::Digest;
 
     #[test]
@@ -576,6 +618,20 @@ mod tests {
         }
         for wrong in ["1", "\"yes\"", "null"] {
             assert!(serde_json::from_str::<Recompute>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_frozen_base_stands_below_an_adapter() {
+        let mut recipe = Recipe::default();
+        recipe.train.frozen = Frozen::Nf4;
+        assert_eq!(recipe.faults(), []);
+        assert_ne!(recipe.hash(), Recipe::default().hash());
+        recipe.train.method = Method::Full;
+        let keys: Vec<_> = recipe.faults().iter().map(|fault| fault.key).collect();
+        assert_eq!(keys, ["train.frozen"]);
+        for frozen in Frozen::ALL {
+            assert_eq!(serde_json::to_value(frozen).unwrap(), frozen.word());
         }
     }
 

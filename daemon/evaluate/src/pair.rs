@@ -1,12 +1,12 @@
 use std::path::Path;
 
-use moat_contracts::{Digest, EvaluateJob};
+use moat_contracts::{Digest, EvaluateJob, Frozen};
 use moat_template::BaseText;
 use moat_tensor::{Batch, Folder, Lora, Model, TensorError, Weights, token_losses};
 
 use crate::EvaluateError;
 
-/// A base and what was tuned from it. An adapter shares the base's weights.
+/// A base and what was tuned from it. An adapter shares the base's weights, unless it was trained on rounded ones.
 pub(crate) struct Pair {
     base: Model,
     tuned: Tuned,
@@ -26,6 +26,13 @@ impl Pair {
         let folder = match Folder::tuned(tuned, &job.run, job.key.as_ref()) {
             moat_tensor::Tuned::Adapter(folder) => {
                 let adapter = Lora::load_from(architecture, &folder)?;
+                let frozen = folder.frozen()?;
+                if frozen != Frozen::F32 {
+                    // Measured on what it was trained on, and against the base as released: a rounded one would flatter it.
+                    let weights = Weights::load_frozen(&Folder::plain(Path::new(&job.base)), frozen)?;
+                    let tuned = Model { weights, adapter: Some(adapter) };
+                    return Ok(Self { base, tuned: Tuned::Full(Box::new(tuned)) });
+                }
                 return Ok(Self { base, tuned: Tuned::Adapter(Some(adapter)) });
             }
             moat_tensor::Tuned::Model(folder) => folder,

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use moat_contracts::{
-    Architecture, Digest, DocumentLoss, EvaluateJob, Example, RecordId, RunKey, RunPart, Split,
+    Architecture, Digest, DocumentLoss, EvaluateJob, Example, Frozen, RecordId, RunKey, RunPart, Split,
 };
 use moat_evaluate::{EvaluateError, FORGETTING, Measured, examine, passages};
 use moat_template::BaseText;
@@ -185,6 +185,21 @@ fn a_fully_trained_model_is_measured_like_an_adapter() {
     fs::write(full.join("tokenizer.json"), "{}").unwrap();
     let stranger = examine(&site.job("full", 64), &examples, go_on);
     assert!(matches!(stranger, Err(EvaluateError::Strangers(_))));
+}
+
+#[test]
+fn an_adapter_on_a_rounded_base_is_measured_on_it_and_against_the_base_as_released() {
+    let mut site = site();
+    let examples = [example("the thing in there", false)];
+    let whole = site.measure(64, &examples);
+    Folder::plain(&site.path("adapter")).note_frozen(Frozen::Nf4).unwrap();
+    let rounded = site.measure(64, &examples);
+    assert_eq!(rounded.held_out[0].base_nats, whole.held_out[0].base_nats);
+    site.tuned.weights = site.tuned.weights.freeze(Frozen::Nf4).unwrap();
+    let tokens = site.text.encode("the thing in there").unwrap();
+    let expected = nats(&site.tuned, &tokens, 1..tokens.len());
+    assert!(near(rounded.held_out[0].tuned_nats, expected), "{expected}");
+    assert!((expected - whole.held_out[0].tuned_nats).abs() > 1e-3);
 }
 
 #[test]

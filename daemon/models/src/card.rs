@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use moat_contracts::{DatasetSource, Interval, Method, SourceEdge, SplitCounts};
+use moat_contracts::{DatasetSource, Frozen, Interval, Method, SourceEdge, SplitCounts};
 
 use crate::Export;
 
@@ -19,6 +19,7 @@ pub(crate) fn card(facts: &Export<'_>) -> String {
         ),
         Method::Full => "`model/` is the base with all its weights trained further.".to_owned(),
     };
+    let what = what + &precision(facts);
     let verdict = if edge.has_edge {
         format!(
             "On held-back records it needs fewer bits than its base: the whole {} lies above 0.",
@@ -121,6 +122,21 @@ fn usage(facts: &Export<'_>) -> String {
         );
     }
     text
+}
+
+/// On which numbers an adapter was trained, where they are not the base's own.
+fn precision(facts: &Export<'_>) -> String {
+    let held = match facts.recipe.train.frozen {
+        Frozen::F32 => return String::new(),
+        Frozen::Bf16 => "bfloat16",
+        Frozen::Int8 => "8 bits (64 by 64 numbers to a scale)",
+        Frozen::Nf4 => "4 bits (NF4 in blocks of 64, as bitsandbytes rounds them)",
+    };
+    format!(
+        " It was trained and measured on the base with the linears of its blocks rounded to {held}. `model/` holds these \
+         rounded numbers with the adapter added in 32-bit floats, rounded once more to the type that the base is stored \
+         in; on the base as released `adapter/` gives slightly other answers than were measured."
+    )
 }
 
 fn totals(facts: &Export<'_>) -> DatasetSource {

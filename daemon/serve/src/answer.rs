@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use moat_contracts::{AskJob, Completion, Sampling, TokenLogprob};
+use moat_contracts::{AskJob, Completion, Frozen, Sampling, TokenLogprob};
 use moat_template::{BaseText, Message};
 use moat_tensor::{Cache, Folder, Lora, Model, Tuned, Weights, decode};
 
@@ -32,6 +32,12 @@ pub fn answer(
     };
     match Folder::tuned(tuned, &job.run, job.key.as_ref()) {
         Tuned::Adapter(folder) => {
+            let frozen = folder.frozen()?;
+            if frozen != Frozen::F32 {
+                // What it was trained on; not both at once in memory.
+                drop(model);
+                model = Model { weights: Weights::load_frozen(&Folder::plain(base), frozen)?, adapter: None };
+            }
             model.adapter = Some(Lora::load_from(model.weights.architecture(), &folder)?);
         }
         Tuned::Model(folder) => {

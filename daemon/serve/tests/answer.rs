@@ -8,7 +8,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use moat_contracts::{Architecture, AskJob, Completion, RunKey, RunPart, Sampling};
+use moat_contracts::{Architecture, AskJob, Completion, Frozen, RunKey, RunPart, Sampling};
 use moat_serve::{ServeError, answer};
 use moat_template::BaseText;
 use moat_tensor::{Batch, Folder, Lora, Model, StoredType, Weights, logits};
@@ -119,6 +119,18 @@ fn greedy_answers_are_those_of_whole_forwards() {
     answers.sort_unstable();
     answers.dedup();
     assert!(answers.len() == 6 && kinds.len() > 12, "{answers:?}");
+}
+
+#[test]
+fn an_adapter_on_a_rounded_base_answers_on_it() {
+    let mut site = site();
+    moat_tensor::Folder::plain(&site.path("adapter")).note_frozen(Frozen::Nf4).unwrap();
+    site.tuned.weights = site.tuned.weights.freeze(Frozen::Nf4).unwrap();
+    let found = answer(&site.job("the thing", 0.0, 12), &mut go_on).unwrap();
+    let tokens = site.text.encode("the thing").unwrap();
+    for (completion, model) in found.iter().zip([&site.base, &site.tuned]) {
+        assert_eq!(drawn(completion), site.greedy(model, &tokens, 12).0);
+    }
 }
 
 #[test]

@@ -67,6 +67,22 @@ pub enum TensorError {
         /// The stored type.
         found: String,
     },
+    /// A weight that cannot be rounded.
+    #[error(
+        "tensor `{name}` holds what is not a finite number and cannot be rounded: the base's weights are damaged"
+    )]
+    NotFinite {
+        /// Its name.
+        name: String,
+    },
+    /// Weights are to be trained that are held rounded.
+    #[error(
+        "the weights are frozen as {frozen} and cannot be trained: train an adapter on them, or load them as f32"
+    )]
+    Frozen {
+        /// How they are held.
+        frozen: &'static str,
+    },
     /// A batch that does not fit together.
     #[error("the batch is malformed: {0}")]
     Batch(String),

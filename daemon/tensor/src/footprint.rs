@@ -1,10 +1,11 @@
 //! What training takes of memory, buffer by buffer, as `pass.rs` and `block.rs` take and give them: shapes, no numbers. A
 //! change of what a pass takes is a change here as well; `train/tests/memory.rs` measures the two against each other.
 
-use moat_contracts::{Architecture, Method};
+use moat_contracts::{Architecture, Frozen, Method};
 
 use crate::LoraShape;
 use crate::TensorError;
+use crate::held;
 use crate::lora::carried;
 use crate::model::{Index, LinearIndex};
 use crate::pass::LOGIT_ROWS;
@@ -30,6 +31,8 @@ pub struct Outline<'a> {
     adapter: Option<(usize, Vec<bool>)>,
     index: Index,
     trainable: u64,
+    /// How the linears of the blocks are held.
+    frozen: Frozen,
 }
 
 impl<'a> Outline<'a> {
@@ -41,6 +44,7 @@ impl<'a> Outline<'a> {
         architecture: &'a Architecture,
         method: Method,
         shape: LoraShape<'_>,
+        frozen: Frozen,
     ) -> Result<Self, TensorError> {
         let index = Index::new(architecture);
         let adapter = match method {
@@ -55,7 +59,7 @@ impl<'a> Outline<'a> {
                 carrying.map(|linear| (rank * (linear.inputs + linear.outputs)) as u64).sum()
             }
         };
-        Ok(Self { architecture, adapter, index, trainable })
+        Ok(Self { architecture, adapter, index, trainable, frozen })
     }
 
     /// Numbers that are trained.
@@ -63,9 +67,14 @@ impl<'a> Outline<'a> {
         self.trainable
     }
 
-    /// Numbers of all weights of the base.
+    /// Bytes of all weights of the base, as they are held.
     pub fn weights(&self) -> u64 {
-        self.architecture.parameters()
+        let linears = self.index.blocks.iter().flat_map(|block| &block.linears);
+        let (numbers, bytes) = linears.fold((0, 0), |(numbers, bytes), linear| {
+            let held = held::bytes(self.frozen, linear.outputs, linear.inputs);
+            (numbers + (linear.inputs * linear.outputs) as u64, bytes + held)
+        });
+        4 * (self.architecture.parameters() - numbers) + bytes
     }
 
     /// Rows of the parts that a batch of segments of these lengths is computed in; one part where it is computed whole.
@@ -170,13 +179,16 @@ impl Trace<'_> {
     /// The forward of a linear, or its input's gradient.
     fn linear(&mut self, linear: &LinearIndex) {
         let Some((rank, carried)) = &self.outline.adapter else { return };
-        if !carried[linear.slot] {
-            return;
+        let (numbers, carried) = (linear.inputs * linear.outputs, carried[linear.slot]);
+        let merges = carried && self.rows * (linear.inputs + linear.outputs) >= numbers;
+        if merges || self.outline.frozen != Frozen::F32 {
+            let made = self.shelf.take(numbers);
+            self.shelf.give([made]);
         }
-        let merges = self.rows * (linear.inputs + linear.outputs) >= linear.inputs * linear.outputs;
-        let length = if merges { linear.inputs * linear.outputs } else { self.rows * rank };
-        let taken = self.shelf.take(length);
-        self.shelf.give([taken]);
+        if carried && !merges {
+            let thin = self.shelf.take(self.rows * rank);
+            self.shelf.give([thin]);
+        }
     }
 
     /// A linear's own gradient.

@@ -20,6 +20,7 @@ mod error;
 mod float;
 mod folder;
 mod footprint;
+mod held;
 mod kernels;
 mod linear;
 mod lora;

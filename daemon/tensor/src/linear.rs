@@ -1,15 +1,25 @@
-use crate::kernels::{Kernels, Matrix, MatrixMut};
+use crate::held::Held;
+use crate::kernels::{FEW, Kernels, Matrix, MatrixMut};
 use crate::workspace::Workspace;
 use crate::{Float, Parameter};
 
 /// `y = x Wᵀ + b`, with an adapter `y = x (W + s B A)ᵀ + b`. W is `[out, in]`, A `[rank, in]`, B `[out, rank]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Linear<'a, F> {
-    pub(crate) weight: &'a [F],
+    pub(crate) weight: Weight<'a, F>,
     pub(crate) bias: Option<&'a [F]>,
     pub(crate) adapter: Option<LowRank<'a, F>>,
     pub(crate) outputs: usize,
     pub(crate) inputs: usize,
+}
+
+/// A linear's weight.
+#[derive(Clone, Copy)]
+pub(crate) enum Weight<'a, F> {
+    /// Its numbers.
+    Whole(&'a [F]),
+    /// Frozen, in fewer bits.
+    Held(&'a Held),
 }
 
 /// One linear's part of an adapter.
@@ -42,15 +52,31 @@ impl<'a, F: Float> LinearGradient<'a, F> {
 }
 
 impl<F: Float> Linear<'_, F> {
-    /// `W + s B A`, where the rows are many enough that making it costs less than two thin products with each row:
-    /// `in · out · rank` against `rows · (in + out) · rank` operations.
-    fn merged(&self, kernels: &impl Kernels<F>, rows: usize, workspace: &mut Workspace<F>) -> Option<Vec<F>> {
+    /// Makes a weight of its own: `W + s B A`, where the rows are many enough that making it costs less than two thin
+    /// products with each row (`in · out · rank` against `rows · (in + out) · rank` operations), or W, where it has to be
+    /// opened. `None` where W lies there as it is.
+    fn made(
+        &self,
+        kernels: &impl Kernels<F>,
+        rows: usize,
+        workspace: &mut Workspace<F>,
+    ) -> (Option<Vec<F>>, bool) {
         let adapter =
-            self.adapter.filter(|_| rows * (self.inputs + self.outputs) >= self.inputs * self.outputs)?;
-        let mut whole = workspace.copy(self.weight);
-        let (a, b) = (Matrix::new(adapter.a, self.inputs), Matrix::new(adapter.b, adapter.rank));
-        kernels.product(MatrixMut::new(&mut whole, self.inputs), b, a, adapter.scale, true);
-        Some(whole)
+            self.adapter.filter(|_| rows * (self.inputs + self.outputs) >= self.inputs * self.outputs);
+        let mut whole = match (self.weight, adapter) {
+            (Weight::Whole(_), None) => return (None, false),
+            (Weight::Whole(values), Some(_)) => workspace.copy(values),
+            (Weight::Held(held), _) => {
+                let mut whole = workspace.take(held.count());
+                held.open(&mut whole);
+                whole
+            }
+        };
+        if let Some(adapter) = adapter {
+            let (a, b) = (Matrix::new(adapter.a, self.inputs), Matrix::new(adapter.b, adapter.rank));
+            kernels.product(MatrixMut::new(&mut whole, self.inputs), b, a, adapter.scale, true);
+        }
+        (Some(whole), adapter.is_some())
     }
 
     /// Sets `y`, or adds to it.
@@ -63,11 +89,22 @@ impl<F: Float> Linear<'_, F> {
         workspace: &mut Workspace<F>,
     ) {
         let rows = x.len() / self.inputs;
-        let merged = self.merged(kernels, rows, workspace);
-        let weight = Matrix::new(merged.as_deref().unwrap_or(self.weight), self.inputs);
         let x = Matrix::new(x, self.inputs);
-        kernels.product(MatrixMut::new(y, self.outputs), x, weight.t(), F::ONE, add);
-        if let (None, Some(LowRank { a, b, rank, scale })) = (&merged, self.adapter) {
+        let merged = match self.weight {
+            // Of few rows the weight is read once: opened row by row, it need not be written first.
+            Weight::Held(held) if rows <= FEW => {
+                kernels.product_held(MatrixMut::new(y, self.outputs), x, held, add);
+                false
+            }
+            _ => {
+                let (made, merged) = self.made(kernels, rows, workspace);
+                let weight = Matrix::new(self.chosen(made.as_deref()), self.inputs);
+                kernels.product(MatrixMut::new(y, self.outputs), x, weight.t(), F::ONE, add);
+                workspace.give(made);
+                merged
+            }
+        };
+        if let Some(LowRank { a, b, rank, scale }) = self.adapter.filter(|_| !merged) {
             let mut thin = workspace.take(rows * rank);
             let a = Matrix::new(a, self.inputs);
             kernels.product(MatrixMut::new(&mut thin, rank), x, a.t(), scale, false);
@@ -75,7 +112,6 @@ impl<F: Float> Linear<'_, F> {
             kernels.product(MatrixMut::new(y, self.outputs), thin_rows, b.t(), F::ONE, true);
             workspace.give([thin]);
         }
-        workspace.give(merged);
         if let Some(bias) = self.bias {
             kernels.add_bias(y, bias);
         }
@@ -91,18 +127,27 @@ impl<F: Float> Linear<'_, F> {
         workspace: &mut Workspace<F>,
     ) {
         let rows = dy.len() / self.outputs;
-        let merged = self.merged(kernels, rows, workspace);
-        let weight = Matrix::new(merged.as_deref().unwrap_or(self.weight), self.inputs);
+        let (made, merged) = self.made(kernels, rows, workspace);
+        let weight = Matrix::new(self.chosen(made.as_deref()), self.inputs);
         let dy = Matrix::new(dy, self.outputs);
         kernels.product(MatrixMut::new(dx, self.inputs), dy, weight, F::ONE, add);
-        if let (None, Some(LowRank { a, b, rank, scale })) = (&merged, self.adapter) {
+        workspace.give(made);
+        if let Some(LowRank { a, b, rank, scale }) = self.adapter.filter(|_| !merged) {
             let mut thin = workspace.take(rows * rank);
             kernels.product(MatrixMut::new(&mut thin, rank), dy, Matrix::new(b, rank), scale, false);
             let (thin_rows, a) = (Matrix::new(&thin, rank), Matrix::new(a, self.inputs));
             kernels.product(MatrixMut::new(dx, self.inputs), thin_rows, a, F::ONE, true);
             workspace.give([thin]);
         }
-        workspace.give(merged);
+    }
+
+    /// The weight that was made, or else the one that lies there.
+    fn chosen<'b>(&'b self, made: Option<&'b [F]>) -> &'b [F] {
+        match (made, self.weight) {
+            (Some(made), _) => made,
+            (None, Weight::Whole(values)) => values,
+            (None, Weight::Held(_)) => &[],
+        }
     }
 
     /// `dW += dyᵀ x` and `db += Σ_rows dy`; with an adapter `dB += s dyᵀ (x Aᵀ)` and `dA += s (dy B)ᵀ x`, and nothing

@@ -229,16 +229,17 @@ impl<F: Float> Lora<F> {
         self.carried[linear.slot].then_some(2 * before)
     }
 
-    /// Adds the adapter to the weights it was trained on.
+    /// Adds the adapter to the weights it was trained on, which are opened where they are held in fewer bits.
     ///
     /// # Errors
     /// [`TensorError::Mismatch`] if they are of another architecture.
     pub fn merge(&self, weights: &mut Weights<F>) -> Result<(), TensorError> {
+        weights.thaw();
         let index = Index::new(&weights.architecture);
         index.blocks.iter().try_for_each(|block| self.merge_block(weights, block))
     }
 
-    /// The same for one block.
+    /// The same for one block whose weights are whole.
     pub(crate) fn merge_block(
         &self,
         weights: &mut Weights<F>,

@@ -1,6 +1,6 @@
 use moat_contracts::Architecture;
 
-use crate::linear::{Linear, LowRank};
+use crate::linear::{Linear, LowRank, Weight};
 use crate::{Float, Lora, Parameters, Weights};
 
 /// Weights, with or without an adapter. What is trained is the adapter where there is one, and all weights where
@@ -45,7 +45,11 @@ impl<F: Float> Model<F> {
         });
         let bias = linear.bias.then(|| values(linear.weight + 1));
         let (outputs, inputs) = (linear.outputs, linear.inputs);
-        Linear { weight: values(linear.weight), bias, adapter, outputs, inputs }
+        let weight = match &self.weights.held[linear.weight] {
+            Some(held) => Weight::Held(held),
+            None => Weight::Whole(values(linear.weight)),
+        };
+        Linear { weight, bias, adapter, outputs, inputs }
     }
 }
 

@@ -1,3 +1,5 @@
+use moat_contracts::Frozen;
+
 use crate::block::{Kept, Pass};
 use crate::kernels::{Cpu, Heads, Kernels, Matrix, MatrixMut, Spans};
 use crate::model::Index;
@@ -234,6 +236,9 @@ pub fn forward_backward<F: Float>(
     gradients: &mut Gradients<F>,
 ) -> Result<LossSum, TensorError> {
     batch.check(&model.weights.architecture)?;
+    if model.adapter.is_none() && model.weights.frozen() != Frozen::F32 {
+        return Err(TensorError::Frozen { frozen: model.weights.frozen().word() });
+    }
     if !gradients.parameters.fits(model.trainable()) {
         return Err(TensorError::Mismatch);
     }
@@ -315,19 +320,16 @@ fn merged_blocks<F: Float>(
     let mut x = Pass::of_checked(&plain, batch).embed(&batch.tokens, &mut workspace);
     let mut result = Ok(());
     for (layer, block) in index.blocks.iter().enumerate() {
-        let kept: Vec<_> = block
-            .linears
-            .iter()
-            .map(|linear| (linear.weight, plain.weights.parameters.list()[linear.weight].values.clone()))
-            .collect();
+        let kept: Vec<_> =
+            block.linears.iter().map(|linear| (linear.weight, plain.weights.lend(linear.weight))).collect();
         result = adapter.merge_block(&mut plain.weights, block);
         let pass = Pass::of_checked(&plain, batch);
         let (output, inner) = pass.forward(layer, x, &mut workspace);
         let input = inner.release(&mut workspace);
         workspace.give([input]);
         x = output;
-        for (place, values) in kept {
-            plain.weights.parameters.list_mut()[place].values = values;
+        for (place, lent) in kept {
+            plain.weights.restore(place, lent);
         }
         if result.is_err() {
             break;

@@ -119,11 +119,13 @@ pub(crate) fn read_into(
 }
 
 /// The same from a file as it is read, tensor by tensor, so that its bytes are never whole in memory beside its numbers.
+/// `each` is given every tensor, and its place, before the next one is read.
 pub(crate) fn stream_into(
     mut file: impl Read,
     parameters: &mut Parameters,
     found: &mut [bool],
     ignored: impl Fn(&str) -> bool,
+    each: &mut impl FnMut(usize, &mut Parameter) -> Result<(), TensorError>,
 ) -> Result<(), ReadError> {
     let format = |reason: String| ReadError::Format(reason);
     let cut = |error: io::Error| match error.kind() {
@@ -163,6 +165,7 @@ pub(crate) fn stream_into(
             return Err(TensorError::Type { name, found: format!("{:?}", info.dtype) }.into());
         }
         parameter.values = numbers_of(&mut file, info.dtype, length).map_err(cut)?;
+        each(known, parameter)?;
         found[known] = true;
     }
     match file.read(&mut [0]).map_err(cut)? {

@@ -1,7 +1,8 @@
 //! What a run takes of memory, told before its first step.
 
 use moat_contracts::{
-    Architecture, LoraRecipe, MemoryPart, MemoryPlan, MemoryUse, Method, OptimizerState, Recipe, Recompute,
+    Architecture, Frozen, LoraRecipe, MemoryPart, MemoryPlan, MemoryUse, Method, OptimizerState, Recipe,
+    Recompute,
 };
 use moat_tensor::{Footprint, LoraShape, Outline};
 
@@ -88,6 +89,8 @@ pub fn plan_memory(
     }
     if recipe.train.method == Method::Full {
         changes.push("set train.method = \"lora\", or optimizer.state = \"8bit\"");
+    } else if recipe.train.frozen != Frozen::Nf4 {
+        changes.push("set train.frozen = \"nf4\", or \"int8\"");
     }
     changes.push("take a smaller base");
     Err(TrainError::Memory { needed: plan.total(), available, changes: changes.join(", or ") })
@@ -103,7 +106,7 @@ pub(crate) fn draft_memory(
 ) -> Result<MemoryPlan, TrainError> {
     let LoraRecipe { rank, alpha, rank_stabilized, ref targets, .. } = recipe.lora;
     let shape = LoraShape { rank, alpha, rank_stabilized, targets };
-    let outline = Outline::new(architecture, recipe.train.method, shape)?;
+    let outline = Outline::new(architecture, recipe.train.method, shape, recipe.train.frozen)?;
     let with = |recompute| part_by_part(&outline, corpus, recipe, threads.max(1), available, recompute);
     Ok(match recipe.train.recompute {
         Recompute::No => with(false),
@@ -154,7 +157,7 @@ fn part_by_part(
     let parts = [
         (MemoryUse::Process, PROCESS + threads as u64 * THREAD),
         (MemoryUse::Corpus, corpus.bytes()),
-        (MemoryUse::Frozen, NUMBER * frozen),
+        (MemoryUse::Frozen, frozen),
         (MemoryUse::Trained, NUMBER * trainable),
         (MemoryUse::Gradients, NUMBER * trainable * (1 + workers as u64)),
         (MemoryUse::Moments, moments),

@@ -30,14 +30,17 @@ pub(crate) fn write_result(job: &TrainJob, model: &Model) -> Result<Digest, Trai
     let part = if model.adapter.is_some() { RunPart::Adapter } else { RunPart::Model };
     let folder = Folder::of_run(&unfinished, &job.run, part, job.key.as_ref());
     let weights = match &model.adapter {
-        Some(adapter) => adapter.save_to(&folder, &job.recipe.base)?,
+        Some(adapter) => {
+            folder.note_frozen(model.weights.frozen())?;
+            adapter.save_to(&folder, &job.recipe.base)?
+        }
         None => write_model(&folder, Path::new(&job.base), &model.weights)?,
     };
     files::publish(&unfinished, &output.join(part.word()))?;
     Ok(weights)
 }
 
-/// Adds an adapter to its base and writes the sum as a model folder of its own, in the type that the base is stored
+/// Adds an adapter to its base, opened where it was held in fewer bits while the adapter was trained, and writes the sum as a model folder of its own, in the type that the base is stored
 /// in (bfloat16 where all of it is, 32-bit floats otherwise), sealed as the adapter is. The folder appears whole or not
 /// at all.
 ///
@@ -48,8 +51,8 @@ pub fn merge(job: &ExportJob) -> Result<(), TrainError> {
     if output.exists() {
         return Err(TrainError::Exists(output.to_owned()));
     }
-    let mut weights = Weights::load(base)?;
     let folder = Folder::of_run(Path::new(&job.adapter), &job.run, RunPart::Adapter, job.key.as_ref());
+    let mut weights = Weights::load_frozen(&Folder::plain(base), folder.frozen()?)?;
     let adapter = Lora::load_from(weights.architecture(), &folder)?;
     adapter.merge(&mut weights)?;
     let mut name = output.as_os_str().to_owned();
@@ -97,7 +100,7 @@ pub(crate) fn model(job: &TrainJob) -> Result<Model, TrainError> {
     match (recipe.train.method, start) {
         (Method::Lora, start) => {
             let LoraRecipe { rank, alpha, rank_stabilized, ref targets, .. } = recipe.lora;
-            let weights = base()?;
+            let weights = Weights::load_frozen(&Folder::plain(Path::new(&job.base)), recipe.train.frozen)?;
             let shape = LoraShape { rank, alpha, rank_stabilized, targets };
             let mut adapter = Lora::shaped(weights.architecture(), shape, recipe.seed)?;
             if let Some(start) = start {

@@ -3,8 +3,8 @@
 
 use moat_contracts::{Claim, Proof, Recipe};
 use moat_tensor::{
-    AdamW, Batch, Gradients, IGNORE, Lora, Model, Moments, Parameters, adamw_tuned, forward_backward, logits,
-    merged_logits, token_losses,
+    AdamW, Batch, Gradients, IGNORE, Lora, Model, Moments, Parameters, Weights, adamw_tuned,
+    forward_backward, logits, merged_logits, token_losses,
 };
 use rayon::prelude::*;
 
@@ -208,7 +208,7 @@ fn reached(
     let count = named.len();
     let mut kept = 0;
     if model.adapter.is_some() {
-        let before = (fingerprints(model.weights.parameters()), model.trainable().clone());
+        let before = (fingerprints(&model.weights), model.trainable().clone());
         let mut moments = Moments::new(model);
         let settings = AdamW {
             learning_rate: recipe.optimizer.learning_rate,
@@ -218,7 +218,7 @@ fn reached(
             weight_decay: 0.0,
         };
         adamw_tuned(model, gradients, &mut moments, settings, |parameter| tuning(recipe, parameter))?;
-        faults.extend(changed(model.weights.parameters(), &before.0));
+        faults.extend(changed(&model.weights, &before.0));
         let learnt = before.1.list().iter().zip(model.trainable().list());
         let exempt = |name: &str| !chooses && is_choosing(name);
         let still = learnt.filter(|(old, new)| old.values == new.values && !exempt(&old.name));
@@ -245,7 +245,7 @@ fn silent(gradients: &Parameters, chooses: bool) -> Vec<String> {
 }
 
 /// A number for each tensor that changes with any of its bits.
-fn fingerprints(parameters: &Parameters) -> Vec<u64> {
+fn fingerprints(weights: &Weights) -> Vec<u64> {
     const SPAN: usize = 1 << 16;
     let mixed = |(place, values): (usize, &[f32])| {
         // Fowler, Noll and Vo's mixing, in words for bytes.
@@ -254,13 +254,14 @@ fn fingerprints(parameters: &Parameters) -> Vec<u64> {
         })
     };
     let of = |values: &[f32]| values.par_chunks(SPAN).enumerate().map(mixed).reduce(|| 0, u64::wrapping_add);
-    parameters.list().iter().map(|tensor| of(&tensor.values)).collect()
+    let tensors = weights.parameters().list().iter().zip(weights.held_sums());
+    tensors.map(|(tensor, held)| of(&tensor.values).wrapping_add(held)).collect()
 }
 
 /// Tensors that are not as they were.
-fn changed(parameters: &Parameters, before: &[u64]) -> Vec<String> {
-    let now = fingerprints(parameters);
-    let both = parameters.list().iter().zip(now.iter().zip(before));
+fn changed(weights: &Weights, before: &[u64]) -> Vec<String> {
+    let now = fingerprints(weights);
+    let both = weights.parameters().list().iter().zip(now.iter().zip(before));
     both.filter(|(_, (now, before))| now != before).map(|(tensor, _)| tensor.name.clone()).collect()
 }
 

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use common::{Place, bytes, chat, examples, recipe, run, steps, text};
-use moat_contracts::{ExportJob, Method, Progress, Split};
+use moat_contracts::{Claim, ExportJob, Frozen, Method, Progress, Split};
 use moat_template::BaseText;
-use moat_tensor::{Batch, IGNORE, Lora, Model, Weights, logits};
+use moat_tensor::{Batch, Folder, IGNORE, Lora, Model, Weights, logits};
 use moat_train::{Corpus, Ended, Plan, TrainError, learning_rate, merge};
 
 /// Every token with what it is trained to be followed by, segment by segment.
@@ -161,6 +161,39 @@ fn a_diverging_run_ends_with_the_reason() {
     let error = run(&place.job("run", &recipe), &corpus, None).0.unwrap_err();
     assert!(matches!(error, TrainError::Proof(_) | TrainError::Diverged { .. }), "{error}");
     assert!(!place.path("run/model").exists());
+}
+
+#[test]
+fn an_adapter_on_a_base_in_four_bits_learns_and_is_merged_with_what_it_was_trained_on() {
+    let place = Place::new();
+    let corpus = place.corpus(Method::Lora, &examples()).unwrap();
+    let mut four = recipe(Method::Lora);
+    four.train.frozen = Frozen::Nf4;
+    let (ended, reports) = run(&place.job("four", &four), &corpus, None);
+    let Ok(Ended::Trained(outcome)) = ended else { panic!("{ended:?}") };
+    assert!(outcome.last_loss < 0.9 * outcome.first_loss, "{outcome:?}");
+    let proven = reports.iter().filter_map(|report| match report {
+        Progress::Proven { proofs } => Some(proofs.len()),
+        _ => None,
+    });
+    assert_eq!(proven.sum::<usize>(), Claim::ALL.len());
+    let adapter_folder = Folder::plain(&place.path("four/adapter"));
+    assert_eq!(adapter_folder.frozen().unwrap(), Frozen::Nf4);
+    let text = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let (run, base) = ("four".to_owned(), text("base"));
+    merge(&ExportJob { run, key: None, base, adapter: text("four/adapter"), output: text("merged") })
+        .unwrap();
+
+    let weights = Weights::load_frozen(&Folder::plain(&place.path("base")), Frozen::Nf4).unwrap();
+    let adapter = Lora::load(weights.architecture(), &place.path("four/adapter")).unwrap();
+    let mut expected = weights.clone();
+    adapter.merge(&mut expected).unwrap();
+    let merged = Weights::load(&place.path("merged")).unwrap();
+    assert_eq!(merged.parameters(), expected.parameters());
+    let batch = Batch::sequence(&(40..70).collect::<Vec<u32>>());
+    let tuned = logits(&Model { weights, adapter: Some(adapter) }, &batch).unwrap();
+    let merged = logits(&Model { weights: merged, adapter: None }, &batch).unwrap();
+    assert!(tuned.iter().zip(&merged).all(|(tuned, merged)| (tuned - merged).abs() < 1e-4));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use common::{Place, text};
-use moat_contracts::{Architecture, MemoryPlan, Method, Progress, Recipe, Recompute, TrainRecipe};
+use moat_contracts::{Architecture, Frozen, MemoryPlan, Method, Progress, Recipe, Recompute, TrainRecipe};
 use moat_tensor::{StoredType, Weights};
 use moat_train::{Ended, train};
 use serde_json::{Value, json};
@@ -70,6 +70,9 @@ fn config(shape: Shape) -> Value {
         "intermediate_size": shape.intermediate, "vocab_size": shape.vocabulary, "max_position_embeddings": 65536,
         "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true, "eos_token_id": 260})
 }
+
+/// A frozen base that is large beside all else.
+const FROZEN: Shape = Shape { hidden: 512, layers: 8, intermediate: 2048, row: 256, ..SMALL };
 
 fn recipe(shape: Shape, method: Method, recompute: Recompute) -> Recipe {
     let (sequence_length, micro_batch) = (shape.row, shape.rows);
@@ -157,6 +160,12 @@ fn the_peak_is_within_a_tenth_of_the_plan() {
                 worst = worst.max(apart(&place, &name, &recipe(shape, method, recompute)));
             }
         }
+    }
+    let place = base(FROZEN, StoredType::F32);
+    for frozen in Frozen::ALL {
+        let mut recipe = recipe(FROZEN, Method::Lora, Recompute::No);
+        recipe.train.frozen = frozen;
+        worst = worst.max(apart(&place, frozen.word(), &recipe));
     }
     assert!(worst < 0.1, "the plan is off by {:.0}%", 100.0 * worst);
 }

@@ -7,7 +7,7 @@ use std::fs;
 
 use common::{Place, bytes, examples, opened, recipe, run, steps};
 use moat_contracts::{
-    DecayGroup, DecayShape, Digest, Example, Keep, Method, OptimizerState, Progress, Recipe, RunPart,
+    DecayGroup, DecayShape, Digest, Example, Frozen, Keep, Method, OptimizerState, Progress, Recipe, RunPart,
     Schedule, Split, Start, TrainJob, TrainOutcome,
 };
 use moat_tensor::{Lora, Weights};
@@ -111,6 +111,9 @@ fn every_schedule_and_variant_resumes_bit_for_bit() {
             "some",
             change(&plain, &|recipe| recipe.lora.targets = vec!["v_proj".to_owned(), "up_proj".to_owned()]),
         ),
+        ("bf16", change(&plain, &|recipe| recipe.train.frozen = Frozen::Bf16)),
+        ("int8", change(&plain, &|recipe| recipe.train.frozen = Frozen::Int8)),
+        ("nf4", change(&plain, &|recipe| recipe.train.frozen = Frozen::Nf4)),
         ("eight", change(&plain, &|recipe| recipe.optimizer.state = OptimizerState::EightBit)),
         ("eight-full", change(&full, &|recipe| recipe.optimizer.state = OptimizerState::EightBit)),
         ("undecayed", change(&full, &|recipe| recipe.optimizer.decayed = vec![DecayGroup::Linears])),

@@ -2,13 +2,14 @@ use rayon::prelude::*;
 
 use moat_contracts::Activation;
 
-use super::product::{Cores, product};
+use super::product::{Cores, few_rows_held, product};
 use super::vector::{dot, dot3, exponentials, fast, largest, multiply, soft_cap, soft_cap_backward};
 use super::watch::{Part, watch};
 use super::{
     Attended, AttendedMut, Cached, Columns, Heads, Kernels, Matrix, MatrixMut, Scores, Spans, Turn,
     attention, glu,
 };
+use crate::held::Held;
 use crate::{AdamW, Float};
 
 /// Rows that one task takes. Fixed, so that sums over rows have one order on any number of cores.
@@ -61,6 +62,10 @@ impl<F: Float> Kernels<F> for Cpu {
     ) {
         let _watched = watch(if left.is_thin() || right.is_thin() { Part::Thin } else { Part::Products });
         product(out, left, right, factor, add, Cores::All);
+    }
+
+    fn product_held(&self, out: MatrixMut<'_, F>, left: Matrix<'_, F>, weight: &Held, add: bool) {
+        few_rows_held(out, left, weight, add);
     }
 
     fn add_bias(&self, y: &mut [F], bias: &[F]) {

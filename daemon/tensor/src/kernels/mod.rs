@@ -11,12 +11,14 @@ mod vector;
 mod watch;
 
 pub(crate) use cpu::Cpu;
-pub(crate) use product::{Matrix, MatrixMut};
+pub(crate) use product::{FEW, Matrix, MatrixMut};
+pub(crate) use vector::fast;
 #[cfg(feature = "watch")]
 pub use watch::{multiply, take_watched};
 
 use moat_contracts::Activation;
 
+use crate::held::Held;
 use crate::{AdamW, Float};
 
 /// Where the rows of a batch belong: segments end to end, each `[start, start + length)`.
@@ -80,6 +82,9 @@ pub(crate) enum Turn<'a, F> {
 pub(crate) trait Kernels<F: Float>: Sync {
     /// `out = factor * left · right`, or `out += …` with `add`.
     fn product(&self, out: MatrixMut<'_, F>, left: Matrix<'_, F>, right: Matrix<'_, F>, factor: F, add: bool);
+
+    /// `out = left · weightᵀ`, or `out += …` with `add`, of [`FEW`] rows at most.
+    fn product_held(&self, out: MatrixMut<'_, F>, left: Matrix<'_, F>, weight: &Held, add: bool);
 
     /// `y[r][c] += bias[c]`.
     fn add_bias(&self, y: &mut [F], bias: &[F]);

@@ -3,10 +3,11 @@ use rayon::prelude::*;
 
 use super::vector;
 use crate::Float;
+use crate::held::Held;
 
 /// Rows up to which each weight row is read once and dotted with every row of the input: `gemm` leaves memory
 /// bandwidth and cores idle there.
-const FEW: usize = 6;
+pub(crate) const FEW: usize = 6;
 
 /// Rows or columns up to which a matrix is called thin.
 const THIN: usize = 64;
@@ -140,6 +141,35 @@ fn few_rows<F: Float>(
             },
         );
     });
+    put_turned(out, &turned, add);
+}
+
+/// The same of a weight that is opened row by row.
+pub(super) fn few_rows_held<F: Float>(out: MatrixMut<'_, F>, left: Matrix<'_, F>, weight: &Held, add: bool) {
+    const COLUMNS: usize = 32;
+    let (rows, columns, inner) = (out.rows, out.columns, left.columns);
+    assert!(left.column_stride == 1 && weight.count() == columns * inner, "shapes of a product");
+    let mut turned = vec![F::ZERO; rows * columns];
+    turned.par_chunks_mut(rows * COLUMNS).enumerate().for_each(|(chunk, turned)| {
+        let mut weights = vec![F::ZERO; inner];
+        for (offset, out) in turned.chunks_mut(rows).enumerate() {
+            weight.open_row(chunk * COLUMNS + offset, &mut weights);
+            vector::fast(
+                #[inline(always)]
+                || {
+                    for (row, out) in out.iter_mut().enumerate() {
+                        *out = vector::dot(&weights, &left.data[row * left.row_stride..][..inner]);
+                    }
+                },
+            );
+        }
+    });
+    put_turned(out, &turned, add);
+}
+
+/// Columns of results to rows of them, set or added.
+fn put_turned<F: Float>(out: MatrixMut<'_, F>, turned: &[F], add: bool) {
+    let (rows, columns) = (out.rows, out.columns);
     for (row, out) in out.data.chunks_mut(columns).take(rows).enumerate() {
         for (column, out) in out.iter_mut().enumerate() {
             let value = turned[column * rows + row];

@@ -6,7 +6,7 @@ const LANES: usize = 32;
 /// Runs `work` compiled for the best instructions that this machine has: it must be `#[inline(always)]`, since only what
 /// is inlined here is compiled for them.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn fast<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn fast<R>(work: impl FnOnce() -> R) -> R {
     use pulp::x86::{V3, V4};
     if let Some(wide) = V4::try_new() {
         wide.vectorize(work)
@@ -19,7 +19,7 @@ pub(super) fn fast<R>(work: impl FnOnce() -> R) -> R {
 
 /// Runs `work`: elsewhere the compiler's own target has the vector instructions.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn fast<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn fast<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 

@@ -3,7 +3,7 @@
 use moat_contracts::{Activation, Rope, RopeScaling};
 
 use crate::kernels::{Attended, AttendedMut, Columns, Cpu, Heads, Kernels, Scores, Spans, Turn};
-use crate::linear::{Linear, LinearGradient, LowRank};
+use crate::linear::{Linear, LinearGradient, LowRank, Weight};
 use crate::random::Random;
 use crate::rope;
 use crate::workspace::Workspace;
@@ -185,7 +185,13 @@ fn linear_with_bias() {
     let dy = random(rows * outputs, 4);
     let mut workspace = Workspace::new();
     fn of(values: &[Vec<f64>]) -> Linear<'_, f64> {
-        Linear { weight: &values[1], bias: Some(&values[2]), adapter: None, outputs: 5, inputs: 4 }
+        Linear {
+            weight: Weight::Whole(&values[1]),
+            bias: Some(&values[2]),
+            adapter: None,
+            outputs: 5,
+            inputs: 4,
+        }
     }
     let [mut dx, mut dw, mut db] = values.clone().map(|values| vec![0.0; values.len()]);
     of(&values).input_gradient(&Cpu, &dy, &mut dx, false, &mut workspace);
@@ -207,7 +213,13 @@ fn linear_with_an_adapter() {
         let mut workspace = Workspace::new();
         fn of(values: &[Vec<f64>]) -> Linear<'_, f64> {
             let adapter = LowRank { a: &values[2], b: &values[3], rank: 2, scale: 1.5 };
-            Linear { weight: &values[1], bias: None, adapter: Some(adapter), outputs: 7, inputs: 6 }
+            Linear {
+                weight: Weight::Whole(&values[1]),
+                bias: None,
+                adapter: Some(adapter),
+                outputs: 7,
+                inputs: 6,
+            }
         }
         let [mut dx, _, mut da, mut db] = values.clone().map(|values| vec![0.0; values.len()]);
         of(&values).input_gradient(&Cpu, &dy, &mut dx, false, &mut workspace);

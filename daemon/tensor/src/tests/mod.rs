@@ -7,6 +7,7 @@ use crate::random::Random;
 use crate::{Batch, IGNORE, Lora, Model, Weights};
 
 mod formulas;
+mod frozen;
 mod gradients;
 mod properties;
 mod storage;
