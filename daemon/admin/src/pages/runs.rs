@@ -153,7 +153,7 @@ impl Told {
                 self.doing = format!("{} of {} records", count(records), count(of))
             }
             Update::Run { progress, .. } => self.progress(progress),
-            Update::Curating { .. } | Update::Sweep(_) => {}
+            Update::Curating { .. } | Update::Looking { .. } | Update::Sweep(_) => {}
         }
     }
 
