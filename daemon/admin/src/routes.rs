@@ -4,8 +4,8 @@ use moat_rights::Act;
 use crate::Refusal;
 use crate::form::segment;
 use crate::pages::{
-    approvals, boundary, compare, data, door, ledger, models, overview, people, playground, recipe, runs, sources,
-    sweeps,
+    approvals, boundary, compare, data, door, ledger, models, overview, people, playground, recipe, runs,
+    sources, sweeps,
 };
 use crate::site::{Outcome, Visit};
 

@@ -177,7 +177,8 @@ impl Catalog {
     pub fn steps_after(&self, run: &str, after: u64, most: u64) -> Result<Vec<StepRow>, CatalogError> {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let columns = MEASURED.map(|(name, _)| name).join(", ");
-        let sql = format!("SELECT step, {columns} FROM steps WHERE run = ?1 AND step > ?2 ORDER BY step LIMIT ?3");
+        let sql =
+            format!("SELECT step, {columns} FROM steps WHERE run = ?1 AND step > ?2 ORDER BY step LIMIT ?3");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params![run, number(after), number(most)], |row| {
             measured(row, row.get::<_, i64>(0)?.cast_unsigned(), 1)

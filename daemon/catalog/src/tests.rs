@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use moat_contracts::{
     Claim, Dataset, DatasetEntry, DatasetId, Digest, Document, DocumentId, DocumentLoss, DocumentState, Kind,
-    MemoryPlan, Proof, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep, SweepOrder, TextFault,
-    Verdict,
+    MemoryPlan, Proof, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep,
+    SweepOrder, TextFault, Verdict,
 };
 use moat_vault::{Kek, Vault};
 
@@ -335,7 +335,10 @@ fn what_a_run_told_while_it_trained_comes_back_and_a_repeated_step_replaces_itse
     assert_eq!(catalog.steps_after("demo-1", 1, 1).unwrap(), [step(2, 3.25)]);
     let joined = catalog.joined_steps("demo-1", 2).unwrap();
     assert_eq!(joined.iter().map(|row| (row.steps, row.mean.step)).collect::<Vec<_>>(), [(2, 2), (1, 3)]);
-    assert_eq!((joined[0].low, joined[0].mean, joined[0].high), (step(2, 3.25), step(2, 3.625), step(2, 4.0)));
+    assert_eq!(
+        (joined[0].low, joined[0].mean, joined[0].high),
+        (step(2, 3.25), step(2, 3.625), step(2, 4.0))
+    );
     assert_eq!((joined[1].low, joined[1].high), (step(3, 3.0), step(3, 3.0)));
     assert_eq!(catalog.steps("demo-1").unwrap(), [step(1, 4.0), step(2, 3.25), step(3, 3.0)]);
     assert_eq!(catalog.validations("demo-1").unwrap(), [look(0, 4.5), look(2, 2.5)]);
@@ -408,7 +411,10 @@ fn a_sweep_is_written_with_its_runs_and_losses_replace_those_before() {
     }
     batch.put_sweep(&row, &names).unwrap();
     batch.commit().unwrap();
-    assert_eq!((catalog.sweeps().unwrap(), catalog.sweep_runs("demo-sweep-1").unwrap()), (vec![row], names.to_vec()));
+    assert_eq!(
+        (catalog.sweeps().unwrap(), catalog.sweep_runs("demo-sweep-1").unwrap()),
+        (vec![row], names.to_vec())
+    );
     assert_eq!(catalog.sweep_of("demo-3").unwrap().as_deref(), Some("demo-sweep-1"));
     assert_eq!((catalog.sweep_of("demo-1").unwrap(), catalog.swept().unwrap().len()), (None, 2));
     assert_eq!(catalog.sweep_began_with("demo-3").unwrap(), None);

@@ -79,7 +79,8 @@ impl Sweep {
             fault("", None, message.to_owned());
         }
         for (at, Swept { key, values }) in self.values.iter().enumerate() {
-            let varies = TABLES.iter().any(|table| key.starts_with(table)) && !MEASURES.contains(&key.as_str());
+            let varies =
+                TABLES.iter().any(|table| key.starts_with(table)) && !MEASURES.contains(&key.as_str());
             if !varies {
                 let message = "decides the data or what is measured on it, so that the runs would not compare: sweep keys of \
                                train, validation, lora and optimizer";
@@ -137,11 +138,9 @@ impl Sweep {
             for found in recipe.faults().into_iter().filter(|found| !own.contains(found)) {
                 let swept = self.values.iter().zip(&places).find(|(swept, _)| swept.key == found.key);
                 let fault = match swept {
-                    Some((swept, value)) => SweepFault {
-                        key: swept.key.clone(),
-                        value: Some(*value),
-                        message: found.message,
-                    },
+                    Some((swept, value)) => {
+                        SweepFault { key: swept.key.clone(), value: Some(*value), message: found.message }
+                    }
                     None => {
                         let said = |(swept, value): (&Swept, &usize)| {
                             format!("{} = {}", swept.key, swept.values[*value])
@@ -206,7 +205,8 @@ impl Sweep {
 
     fn recipe_at(&self, places: &[usize]) -> Result<Recipe, String> {
         let values = self.values.iter().zip(places);
-        let values: Vec<_> = values.map(|(swept, value)| (swept.key.as_str(), &swept.values[*value])).collect();
+        let values: Vec<_> =
+            values.map(|(swept, value)| (swept.key.as_str(), &swept.values[*value])).collect();
         with(&self.recipe, &values)
     }
 }
@@ -294,7 +294,15 @@ mod tests {
     #[test]
     fn what_would_not_compare_or_not_run_is_refused_with_its_place() {
         let key = |key: &str| key.to_owned();
-        for data in ["seed", "base", "name", "split.held_out", "selection.kinds", "evaluate.resamples", "validation.tokens"] {
+        for data in [
+            "seed",
+            "base",
+            "name",
+            "split.held_out",
+            "selection.kinds",
+            "evaluate.resamples",
+            "validation.tokens",
+        ] {
             assert_eq!(told(&sweep(&[(data, json!([1, 2]))])), [(key(data), None)], "{data}");
         }
         let faulty = sweep(&[
@@ -320,7 +328,11 @@ mod tests {
         ]);
         let faults = pair.faults();
         assert_eq!(faults.len(), 1);
-        assert!(faults[0].message.starts_with("with optimizer.schedule = \"wsd\", optimizer.warmup = 0.95: optimizer.decay"));
+        assert!(
+            faults[0]
+                .message
+                .starts_with("with optimizer.schedule = \"wsd\", optimizer.warmup = 0.95: optimizer.decay")
+        );
         assert_eq!(told(&sweep(&[])), [(String::new(), None)]);
         let whole = Sweep { runs: 3, ..sweep(&[("lora.rank", json!([1, 2, 3]))]) };
         assert_eq!(told(&whole), [(key("runs"), None)]);

@@ -52,7 +52,10 @@ pub(crate) fn interval(records: &[Saving], resamples: u32, confidence: f64, seed
 pub(crate) fn difference(records: &[[Saving; 2]], resamples: u32, confidence: f64, seed: u64) -> Interval {
     let less = |sums: [Saving; 2]| sums[1].bits / sums[1].bytes - sums[0].bits / sums[0].bytes;
     let add = |sums: [Saving; 2], record: &[Saving; 2]| {
-        [0, 1].map(|at| Saving { bits: sums[at].bits + record[at].bits, bytes: sums[at].bytes + record[at].bytes })
+        [0, 1].map(|at| Saving {
+            bits: sums[at].bits + record[at].bits,
+            bytes: sums[at].bytes + record[at].bytes,
+        })
     };
     let none = [Saving { bits: 0.0, bytes: 0.0 }; 2];
     let mut values: Vec<f64> = (0..u64::from(resamples))

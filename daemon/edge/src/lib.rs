@@ -8,7 +8,8 @@ mod bootstrap;
 use std::collections::{BTreeMap, BTreeSet};
 
 use moat_contracts::{
-    DatasetId, DocumentLoss, EdgeDifference, EdgeReport, EvaluateRecipe, ForgettingReport, RecordId, SourceEdge,
+    DatasetId, DocumentLoss, EdgeDifference, EdgeReport, EvaluateRecipe, ForgettingReport, RecordId,
+    SourceEdge,
 };
 
 use crate::bootstrap::{Saving, interval};
@@ -248,7 +249,8 @@ mod tests {
         assert_eq!((found.records, found.edge.value), (10, 0.5));
         assert_eq!(difference(&earlier[1..], &later, &recipe, 1), None);
         // A better base takes the edge, and not what the tuned model is worth.
-        let better: Vec<_> = later.iter().map(|loss| DocumentLoss { base_nats: 0.5 * LN_2, ..loss.clone() }).collect();
+        let better: Vec<_> =
+            later.iter().map(|loss| DocumentLoss { base_nats: 0.5 * LN_2, ..loss.clone() }).collect();
         let found = difference(&earlier, &better, &recipe, 1).unwrap();
         assert!(near(found.edge.value, -1.0) && near(found.saved.value, 0.5));
     }

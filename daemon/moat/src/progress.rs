@@ -228,7 +228,8 @@ fn seen(update: &Update) -> Seen {
         Update::RunState { run, state } => Seen::Note(format!("{}: {}", clean(run), state.word())),
         Update::Sweep(sweep) => {
             let best = sweep.runs.first().filter(|run| sweep.best.as_deref() == Some(&run.run));
-            let best = best.and_then(|run| Some(format!("best validation loss {}", fixed(run.validation?, 4))));
+            let best =
+                best.and_then(|run| Some(format!("best validation loss {}", fixed(run.validation?, 4))));
             let ended = sweep.done + sweep.failed;
             part(clean(&sweep.name), "run", ended, Some(sweep.of), best.unwrap_or_default())
         }

@@ -136,7 +136,10 @@ fn a_sweep_goes_on_after_kills_and_each_of_its_points_is_one_run() {
     let expected = edge(b).edge.unwrap().value - edge(a).edge.unwrap().value;
     assert!((difference.edge.value - expected).abs() < 1e-9 && difference.edge.low <= difference.edge.high);
     assert!((difference.saved.value - difference.edge.value).abs() < 1e-9);
-    assert!(difference.is_sure() && difference.edge.value < 0.0, "a hundredth of the rate learns less: {difference:?}");
+    assert!(
+        difference.is_sure() && difference.edge.value < 0.0,
+        "a hundredth of the rate learns less: {difference:?}"
+    );
     let three = compare(&site, &[a, b, &all[1].name]);
     let confidence = three.against[0].difference.unwrap().confidence;
     assert!((confidence - 0.975).abs() < 1e-9, "{confidence}");
@@ -223,7 +226,11 @@ fn runs_and_sweeps_are_begun_compared_and_read_in_a_browser() {
     assert!(seen.contains("Memory as planned") && seen.contains("<mark>"), "{seen}");
     eva.get("/runs/new");
     let planned = eva.send("/runs/preview", &[("recipe", text)]);
-    assert!(planned.text.contains("Memory as planned") && !planned.text.contains("<mark>"), "{}", planned.text);
+    assert!(
+        planned.text.contains("Memory as planned") && !planned.text.contains("<mark>"),
+        "{}",
+        planned.text
+    );
     ada.get("/runs/new");
     let fields = [("recipe", text), ("was:train.max_steps", "6"), ("set:train.max_steps", "8")];
     let started = ada.send("/runs/start", &fields);
@@ -239,6 +246,7 @@ fn runs_and_sweeps_are_begun_compared_and_read_in_a_browser() {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     assert!(ada.get("/sweeps").text.contains("web-sweep-1"));
+    assert!(ada.get(&format!("/runs/{}", done.runs[0].run)).text.contains("href=\"/sweeps/web-sweep-1\""));
 
     let names: Vec<&str> = done.runs.iter().map(|run| run.run.as_str()).collect();
     assert!(ada.get("/runs").text.contains("name=\"run\" value="));

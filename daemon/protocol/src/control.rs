@@ -9,8 +9,8 @@ pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, S
 pub use crate::comparison::{Against, Comparison, KeyDifference, SweepReport, SweepRun, SweepState};
 pub use crate::report::{
     BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, JoinedSteps, Made, Newest,
-    Reached, Run,
-    RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why, WhyRecord,
+    Reached, Run, RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why,
+    WhyRecord,
 };
 pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
 

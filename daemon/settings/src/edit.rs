@@ -117,9 +117,12 @@ mod tests {
     #[test]
     fn every_key_has_its_value_and_defaults_are_those_of_the_type() {
         let values = recipe_values(&Recipe::default());
-        for (key, value) in
-            [("lora.rank", "16"), ("optimizer.schedule", "\"cosine\""), ("validation.every", "50"), ("lora.b_rate", "1")]
-        {
+        for (key, value) in [
+            ("lora.rank", "16"),
+            ("optimizer.schedule", "\"cosine\""),
+            ("validation.every", "50"),
+            ("lora.b_rate", "1"),
+        ] {
             assert_eq!(values[key], value, "{key}");
         }
         let mut other = Recipe::default();
@@ -139,9 +142,13 @@ mod tests {
         assert_eq!(text.replacen("rank = 8 ", "rank = 16 ", 1), lora);
         assert_eq!((written(&text, "lora.rank"), written(&text, "lora.none")), (Some("8"), None));
         let mut text = "name = \"a\" # its name\n[train] # how\nepochs = 2".to_owned();
-        for (key, value) in
-            [("seed", "7"), ("train.max_steps", "9"), ("train.epochs", "3.0"), ("lora.rank", "4"), ("lora.alpha", "8.0")]
-        {
+        for (key, value) in [
+            ("seed", "7"),
+            ("train.max_steps", "9"),
+            ("train.epochs", "3.0"),
+            ("lora.rank", "4"),
+            ("lora.alpha", "8.0"),
+        ] {
             text = edited(&text, key, value).unwrap();
         }
         let recipe = parse_recipe(&text).unwrap();
@@ -149,6 +156,9 @@ mod tests {
         assert_eq!((recipe.train.epochs, recipe.lora.rank, recipe.lora.alpha), (3.0, 4, 8.0));
         assert!(text.contains("# its name") && text.contains("# how"));
         assert_eq!(edited("train = { epochs = 1.0 }\n", "train.max_steps", "3"), None);
-        assert_eq!(edited("train.epochs = 1.0\n", "train.epochs", "2.0").as_deref(), Some("train.epochs = 2.0\n"));
+        assert_eq!(
+            edited("train.epochs = 1.0\n", "train.epochs", "2.0").as_deref(),
+            Some("train.epochs = 2.0\n")
+        );
     }
 }

@@ -15,7 +15,9 @@ mod tests;
 
 pub use edit::{SHIPPED, edited, quoted, recipe_text, recipe_values, written};
 pub use fault::{Fault, Faults};
-pub use files::{DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_either, load_recipe, load_sweep, locate};
+pub use files::{
+    DEFAULT_FILE, FILE_VARIABLE, LoadError, Loaded, load, load_either, load_recipe, load_sweep, locate,
+};
 pub use machine::check_machine;
 pub use settings::{
     AdminSettings, BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, LedgerSettings, Settings,

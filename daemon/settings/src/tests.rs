@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use crate::schema::Shape;
 use crate::settings::example_recipe;
 use crate::{
-    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse, parse_recipe, parse_sweep,
+    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse, parse_recipe,
+    parse_sweep,
 };
 
 const WRITTEN_OUT: &str = include_str!("../../../config/moat.toml");
@@ -275,7 +276,8 @@ fn faults_of_a_sweep_have_their_places() {
 
     let text = "[sweep]\n\"lora.rank\" = [8, 0, 8]\n\"optimizer.schedule\" = [\"cosine\", \"wave\"]\n\"split.held_out\" = [0.1, 0.2]\n";
     let faults = parse_sweep(text).unwrap_err();
-    let places: Vec<_> = faults.0.iter().map(|fault| (fault.line, fault.column, fault.key.as_str())).collect();
+    let places: Vec<_> =
+        faults.0.iter().map(|fault| (fault.line, fault.column, fault.key.as_str())).collect();
     let expected = [
         (2, 22, "sweep.lora.rank[2]"),
         (3, 35, "sweep.optimizer.schedule[1]"),

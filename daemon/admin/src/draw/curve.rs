@@ -96,7 +96,8 @@ pub(crate) struct Line<'a> {
 
 /// Draws curves over each other; nothing where none has a point. The lines' colours are those of their places.
 pub(crate) fn overlay(title: &str, unit: &str, lines: &[Line<'_>]) -> Markup {
-    let sound = |line: &Line<'_>| thinned(&line.points.iter().copied().filter(Dot::is_sound).collect::<Vec<_>>());
+    let sound =
+        |line: &Line<'_>| thinned(&line.points.iter().copied().filter(Dot::is_sound).collect::<Vec<_>>());
     let drawn: Vec<_> = lines.iter().map(sound).collect();
     let all = || drawn.iter().flatten();
     let Some(end) = all().map(|dot| dot.step).max() else { return html! {} };
@@ -282,7 +283,15 @@ mod tests {
         assert_eq!(smoothed(&[Dot::at(1, 2.0), Dot::at(2, 2.0)]), [(1, 2.0), (2, 2.0)]);
         let marks: Vec<_> = (1..=5000).map(|step| (step, (step % 50) as f64)).collect();
         assert!(lowest(&marks).len() <= MARKS && lowest(&marks).iter().any(|(_, value)| *value == 0.0));
-        let page = Curve { title: "", unit: "", points: &points, last: None, marks: &marks, until: None, smooth: true };
+        let page = Curve {
+            title: "",
+            unit: "",
+            points: &points,
+            last: None,
+            marks: &marks,
+            until: None,
+            smooth: true,
+        };
         let page = curve(&page).into_string();
         assert!(page.contains("from 0 to 60.00") && page.len() < 60_000, "{}", page.len());
     }

@@ -49,14 +49,24 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// An axis of what was measured, the better end above.
-pub(crate) fn measured(title: &str, values: &[Option<f64>], less_is_better: bool) -> (Axis, Vec<Option<f64>>) {
+pub(crate) fn measured(
+    title: &str,
+    values: &[Option<f64>],
+    less_is_better: bool,
+) -> (Axis, Vec<Option<f64>>) {
     let known = || values.iter().flatten().copied().filter(|value| value.is_finite());
     let (low, high) = (known().fold(f64::INFINITY, f64::min), known().fold(f64::NEG_INFINITY, f64::max));
     let place = |value: f64| {
         let way = if high > low { (value - low) / (high - low) } else { 0.5 };
         if less_is_better { way } else { 1.0 - way }
     };
-    let ends: &[f64] = if !low.is_finite() { &[] } else if high > low { &[low, high] } else { &[low] };
+    let ends: &[f64] = if !low.is_finite() {
+        &[]
+    } else if high > low {
+        &[low, high]
+    } else {
+        &[low]
+    };
     let marks = ends.iter().map(|value| (place(*value), figure(*value))).collect();
     let of = |value: &Option<f64>| value.filter(|value| value.is_finite()).map(place);
     (Axis { title: title.to_owned(), marks }, values.iter().map(of).collect())
@@ -115,7 +125,8 @@ mod tests {
     #[test]
     fn the_best_lies_above_the_others_and_what_is_told_is_text() {
         let (axis, places) = chosen("<b>", &["1", "2"]);
-        let thread = |at: usize| Thread { told: format!("run <{at}>"), places: vec![places[at]], best: at == 0 };
+        let thread =
+            |at: usize| Thread { told: format!("run <{at}>"), places: vec![places[at]], best: at == 0 };
         let drawn = parallel("Runs", &[axis], &[thread(0), thread(1)]).into_string();
         assert!(drawn.find("run &lt;1&gt;").unwrap() < drawn.find("run &lt;0&gt;").unwrap());
         assert!(!drawn.contains("<b>") && !drawn.contains("NaN"));

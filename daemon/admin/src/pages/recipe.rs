@@ -5,7 +5,9 @@ use maud::{Markup, html};
 use moat_contracts::{Recipe, Sweep};
 use moat_protocol::control::{Base, Course, Fault, Reply, Request, RunPreview};
 use moat_rights::Act;
-use moat_settings::{Fault as Place, SHIPPED, edited, parse_either, quoted, recipe_text, recipe_values, written};
+use moat_settings::{
+    Fault as Place, SHIPPED, edited, parse_either, quoted, recipe_text, recipe_values, written,
+};
 
 use super::runs::{plan, proofs};
 use crate::Refusal;
@@ -96,7 +98,9 @@ pub(crate) async fn preview(visit: Visit) -> Result<Outcome, Refusal> {
     let text = text(&visit.form)?;
     let found = match parse_either(&text) {
         Ok(found) => found,
-        Err(faults) => return page(&visit, &text, Shown { faults: faults.0, ..Shown::default() }, false).await,
+        Err(faults) => {
+            return page(&visit, &text, Shown { faults: faults.0, ..Shown::default() }, false).await;
+        }
     };
     let recipe = Box::new(found.0.clone());
     let request = match visit.may(Act::RecordRead) {
@@ -117,7 +121,9 @@ pub(crate) async fn start(visit: Visit) -> Result<Outcome, Refusal> {
     let text = text(&visit.form)?;
     let (recipe, sweep) = match parse_either(&text) {
         Ok(found) => found,
-        Err(faults) => return page(&visit, &text, Shown { faults: faults.0, ..Shown::default() }, false).await,
+        Err(faults) => {
+            return page(&visit, &text, Shown { faults: faults.0, ..Shown::default() }, false).await;
+        }
     };
     let request = match sweep.clone() {
         Some(sweep) => Request::SweepStart { sweep: Box::new(sweep) },
@@ -134,7 +140,8 @@ pub(crate) async fn start(visit: Visit) -> Result<Outcome, Refusal> {
             Ok(visit.done(to, format!("Run {} is in the queue.", run.name)))
         }
         Err(refusal) if refusal.fault == Fault::Request => {
-            let shown = Shown { refusal: Some(refusal.message), checked: Some((recipe, sweep)), ..Shown::default() };
+            let shown =
+                Shown { refusal: Some(refusal.message), checked: Some((recipe, sweep)), ..Shown::default() };
             page(&visit, &text, shown, false).await
         }
         Err(refusal) => Err(refusal),
@@ -146,7 +153,8 @@ fn text(form: &Form) -> Result<String, Refusal> {
     let Some(text) = form.get("recipe") else { return Err(Refusal::request("no recipe was sent")) };
     let mut text = text.replace("\r\n", "\n");
     for (key, label, sort) in MAIN {
-        let (Some(now), Some(was)) = (form.get(&format!("set:{key}")), form.get(&format!("was:{key}"))) else {
+        let (Some(now), Some(was)) = (form.get(&format!("set:{key}")), form.get(&format!("was:{key}")))
+        else {
             continue;
         };
         let now = now.trim();
@@ -160,7 +168,8 @@ fn text(form: &Form) -> Result<String, Refusal> {
             _ => quoted(now),
         };
         let changed = edited(&text, key, &value);
-        let unclear = || Refusal::request(&format!("`{label}` finds no place in this text: write {key} into it"));
+        let unclear =
+            || Refusal::request(&format!("`{label}` finds no place in this text: write {key} into it"));
         text = changed.ok_or_else(unclear)?;
     }
     Ok(text)
@@ -180,7 +189,7 @@ async fn page(visit: &Visit, text: &str, shown: Shown, fresh: bool) -> Result<Ou
     let runs = reply_of!(visit.ask(Request::Runs).await?, Reply::Runs(runs) => runs);
     let mut text = text.to_owned();
     // What is shipped names a base that may not be here.
-    if let Some(base) = bases.last().filter(|_| fresh)
+    if let Some(base) = bases.first().filter(|_| fresh)
         && !bases.iter().any(|base| written(&text, "base") == Some(&quoted(&base.name)))
     {
         text = edited(&text, "base", &quoted(&base.name)).unwrap_or(text);
@@ -280,7 +289,10 @@ fn faults(text: &str, shown: &Shown) -> Markup {
 }
 
 fn chip_of(faults: usize) -> Markup {
-    crate::draw::parts::chip("bad", &format!("{faults} {} of the recipe", if faults == 1 { "fault" } else { "faults" }))
+    crate::draw::parts::chip(
+        "bad",
+        &format!("{faults} {} of the recipe", if faults == 1 { "fault" } else { "faults" }),
+    )
 }
 
 /// What a sound recipe asks for.
@@ -357,7 +369,8 @@ mod tests {
 
     #[test]
     fn what_was_changed_beside_the_text_is_written_into_it_and_nothing_else_is() {
-        let sent = |recipe: &str, fields: &str| text(&Form::parse(format!("recipe={recipe}&{fields}").as_bytes()));
+        let sent =
+            |recipe: &str, fields: &str| text(&Form::parse(format!("recipe={recipe}&{fields}").as_bytes()));
         let own = "name = \"own\"%0D%0A[lora]%0D%0Arank = 8 # small%0D%0A";
         let same = "set:lora.rank=16&was:lora.rank=16&set:name=&was:name=own";
         assert_eq!(sent(own, same).unwrap(), "name = \"own\"\n[lora]\nrank = 8 # small\n");

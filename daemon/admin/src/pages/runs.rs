@@ -192,7 +192,9 @@ impl Told {
                 self.points.push(point.into());
                 if self.points.len() > KEPT {
                     let pairs = self.points.chunks(2);
-                    self.points = pairs.map(|pair| pair[1..].iter().fold(pair[0], |one, other| one.join(other))).collect();
+                    self.points = pairs
+                        .map(|pair| pair[1..].iter().fold(pair[0], |one, other| one.join(other)))
+                        .collect();
                 }
             }
             Progress::Validated { step, loss, .. } => {
@@ -282,6 +284,7 @@ fn facts(run: &Run) -> Markup {
                             None => span.soft { "not built yet" },
                         }
                     }))
+                    @if let Some(sweep) = &run.sweep { (fact("Sweep", html! { a href=(path(&["sweeps", sweep])) { (sweep) } })) }
                     (fact("Asked for", time(run.created)))
                     @if let Some(outcome) = &run.outcome {
                         (fact("Trained", html! { (count(outcome.steps)) " steps, " (short(outcome.tokens)) " tokens" }))

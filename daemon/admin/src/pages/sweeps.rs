@@ -140,7 +140,8 @@ fn axes(sweep: &SweepReport) -> Markup {
         places.push(of);
     };
     for (at, key) in sweep.keys.iter().enumerate() {
-        let values: Vec<&str> = sweep.runs.iter().map(|run| run.values.get(at).map_or("", String::as_str)).collect();
+        let values: Vec<&str> =
+            sweep.runs.iter().map(|run| run.values.get(at).map_or("", String::as_str)).collect();
         add(chosen(key, &values));
     }
     let done = |value: fn(&SweepRun) -> Option<f64>| {
@@ -155,7 +156,8 @@ fn axes(sweep: &SweepReport) -> Markup {
     let thread = |(at, run): (usize, &SweepRun)| {
         let values: Vec<String> =
             sweep.keys.iter().zip(&run.values).map(|(key, value)| format!("{key} = {value}")).collect();
-        let loss = run.validation.map(|loss| format!(", validation loss {}", figure(loss))).unwrap_or_default();
+        let loss =
+            run.validation.map(|loss| format!(", validation loss {}", figure(loss))).unwrap_or_default();
         Thread {
             told: format!("{}: {}{loss}", run.run, values.join(", ")),
             places: places.iter().map(|of| of[at]).collect(),

@@ -28,14 +28,17 @@ pub(super) fn comparison(view: &View, found: &Comparison) -> String {
     rows.extend(row("tokens", &|run| outcome(run, &|outcome| count(outcome.tokens))));
     rows.extend(row("loss at the end", &|run| outcome(run, &|outcome| fixed(outcome.last_loss, 4))));
     rows.extend(row("validation loss", &|run| {
-        let kept = |outcome: &moat_contracts::TrainOutcome| outcome.validation.map(|validation| validation.kept);
+        let kept =
+            |outcome: &moat_contracts::TrainOutcome| outcome.validation.map(|validation| validation.kept);
         run.outcome.as_ref().and_then(kept).map(|kept| fixed(kept, 4)).unwrap_or_default()
     }));
     rows.extend(row("peak memory", &|run| outcome(run, &|outcome| bytes(outcome.peak_memory))));
     rows.extend(row("training took", &|run| took(run).map(duration).unwrap_or_default()));
     let all = |run: &Run| run.edge.as_ref().map(|report| report.all.clone());
     rows.extend(row("base bits per byte", &|run| all(run).map(|all| fixed(all.base, 4)).unwrap_or_default()));
-    rows.extend(row("tuned bits per byte", &|run| all(run).map(|all| fixed(all.tuned, 4)).unwrap_or_default()));
+    rows.extend(row("tuned bits per byte", &|run| {
+        all(run).map(|all| fixed(all.tuned, 4)).unwrap_or_default()
+    }));
     let edge = |run: &Run| all(run).and_then(|all| all.edge);
     rows.extend(row("edge", &|run| edge(run).map(|edge| fixed(edge.value, 4)).unwrap_or_default()));
     rows.extend(row("its interval", &|run| edge(run).map(|edge| ends(edge, 4)).unwrap_or_default()));
@@ -46,7 +49,9 @@ pub(super) fn comparison(view: &View, found: &Comparison) -> String {
     } else {
         let row = |difference: &moat_protocol::control::KeyDifference| {
             let values = difference.values.iter().map(|value| Cell::from(clean(value)));
-            std::iter::once(Cell::toned(difference.key.clone(), Tone::Strong)).chain(values).collect::<Vec<_>>()
+            std::iter::once(Cell::toned(difference.key.clone(), Tone::Strong))
+                .chain(values)
+                .collect::<Vec<_>>()
         };
         let rows: Vec<_> = found.recipe.iter().map(row).collect();
         let headings: Vec<&str> = std::iter::once("recipe").chain(names.iter().map(String::as_str)).collect();
@@ -96,7 +101,8 @@ fn sentence(view: &View, first: &str, against: &Against) -> String {
         (true, false) => (Tone::Bad, ""),
         (false, _) => (Tone::Plain, ", which may be chance"),
     };
-    let mut text = format!("{run} against {first}: an edge of {value} bits per byte {word}{sure} ({interval}; {on})");
+    let mut text =
+        format!("{run} against {first}: an edge of {value} bits per byte {word}{sure} ({interval}; {on})");
     if !against.same_base {
         let saved = difference.saved;
         let spent = if saved.value < 0.0 { "more" } else { "fewer" };

@@ -90,8 +90,17 @@ pub(super) fn steps(view: &View, steps: &[StepPoint]) -> String {
         ]
     };
     let rows: Vec<_> = steps.iter().map(row).collect();
-    let headings =
-        [">step", ">loss", ">gradient norm", ">learning rate", ">tokens", ">tokens/s", ">memory", ">cores", ">left"];
+    let headings = [
+        ">step",
+        ">loss",
+        ">gradient norm",
+        ">learning rate",
+        ">tokens",
+        ">tokens/s",
+        ">memory",
+        ">cores",
+        ">left",
+    ];
     table(view, &headings, &rows)
 }
 

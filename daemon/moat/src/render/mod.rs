@@ -2,8 +2,8 @@
 
 mod answer;
 mod base;
-mod compare;
 pub(crate) mod bundle;
+mod compare;
 mod course;
 mod dataset;
 pub(crate) mod preview;

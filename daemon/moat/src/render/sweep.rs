@@ -45,7 +45,8 @@ pub(super) fn sweep(view: &View, sweep: &SweepReport) -> String {
     let mut headings = vec!["run", "state"];
     headings.extend(keys.iter().map(String::as_str));
     headings.extend([">validation loss", ">loss", ">edge", "interval", ">steps"]);
-    let rows: Vec<_> = sweep.runs.iter().map(|run| row(run, sweep.best.as_deref() == Some(&run.run))).collect();
+    let rows: Vec<_> =
+        sweep.runs.iter().map(|run| row(run, sweep.best.as_deref() == Some(&run.run))).collect();
     page.push_str(&table(view, &headings, &rows));
     for run in sweep.runs.iter().filter(|run| run.state == RunState::Failed) {
         let why = run.message.as_deref().map(clean).unwrap_or_default();

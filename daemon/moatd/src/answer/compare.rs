@@ -42,7 +42,8 @@ fn keys(rows: &[RunRow]) -> Vec<KeyDifference> {
     let all: Vec<_> = rows.iter().map(|run| moat_settings::recipe_values(&run.recipe)).collect();
     let keys: BTreeSet<&String> = all.iter().flat_map(|values| values.keys()).collect();
     let difference = |key: &String| {
-        let values: Vec<String> = all.iter().map(|values| values.get(key).cloned().unwrap_or_default()).collect();
+        let values: Vec<String> =
+            all.iter().map(|values| values.get(key).cloned().unwrap_or_default()).collect();
         let differ = values.iter().any(|value| *value != values[0]);
         differ.then(|| KeyDifference { key: key.clone(), values })
     };
@@ -62,9 +63,10 @@ fn against(
         Some((run, _)) if run.edge.is_none() => {
             (None, Some(format!("the edge of run {} is not measured", run.name)))
         }
-        Some((run, _)) => {
-            (None, Some(format!("run {} was measured by a release that kept no loss of single records", run.name)))
-        }
+        Some((run, _)) => (
+            None,
+            Some(format!("run {} was measured by a release that kept no loss of single records", run.name)),
+        ),
         None => {
             let found = moat_edge::difference(&losses[0], &losses[1], evaluate, first.recipe.seed);
             let least = moat_edge::MIN_RECORDS;

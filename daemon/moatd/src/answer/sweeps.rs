@@ -73,7 +73,10 @@ pub(crate) async fn stop(daemon: &Arc<Daemon>, name: &str) -> Result<Reply, Fail
     match at_work {
         Some(run) => drop(super::runs::stop(daemon, &run).await?),
         None if !waited => {
-            return Err(Failure::request(format!("no run of sweep {} goes on: there is nothing to stop", row.name)));
+            return Err(Failure::request(format!(
+                "no run of sweep {} goes on: there is nothing to stop",
+                row.name
+            )));
         }
         None => {}
     }
@@ -86,7 +89,8 @@ pub(crate) fn resume(daemon: &Daemon, name: &str) -> Result<Reply, Failure> {
     let ended = |run: &RunRow| matches!(runs::state(run), RunState::Stopped | RunState::Failed);
     let ended: Vec<RunRow> = of(daemon, &row)?.into_iter().filter(ended).collect();
     if ended.is_empty() {
-        let reason = format!("no run of sweep {} was stopped or failed: there is nothing to resume", row.name);
+        let reason =
+            format!("no run of sweep {} was stopped or failed: there is nothing to resume", row.name);
         return Err(Failure::request(reason));
     }
     for run in ended {
@@ -144,7 +148,8 @@ fn of(daemon: &Daemon, row: &SweepRow) -> Result<Vec<RunRow>, Failure> {
 fn report(daemon: &Daemon, row: &SweepRow) -> Result<SweepReport, Failure> {
     let keys: Vec<String> = row.sweep.values.iter().map(|swept| swept.key.clone()).collect();
     let all = of(daemon, row)?;
-    let mut runs: Vec<SweepRun> = all.iter().map(|run| result(daemon, run, &keys)).collect::<Result<_, _>>()?;
+    let mut runs: Vec<SweepRun> =
+        all.iter().map(|run| result(daemon, run, &keys)).collect::<Result<_, _>>()?;
     let count = |state: RunState| runs.iter().filter(|run| run.state == state).count() as u64;
     let (done, failed, stopped) = (count(RunState::Done), count(RunState::Failed), count(RunState::Stopped));
     let (of, waiting) = (runs.len() as u64, count(RunState::Queued));
@@ -212,9 +217,9 @@ fn find(daemon: &Daemon, name: &str) -> Result<SweepRow, Failure> {
     found.retain(|sweep| sweep.name.starts_with(name));
     match (found.pop(), found.len()) {
         (Some(sweep), 0) => Ok(sweep),
-        (None, _) => {
-            Err(Failure::request(format!("no sweep's name begins with `{name}`: `moat sweep list` shows them")))
-        }
+        (None, _) => Err(Failure::request(format!(
+            "no sweep's name begins with `{name}`: `moat sweep list` shows them"
+        ))),
         (Some(_), more) => {
             Err(Failure::request(format!("{} sweeps' names begin with `{name}`: give more of it", more + 1)))
         }

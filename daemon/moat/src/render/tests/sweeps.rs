@@ -1,7 +1,7 @@
 use moat_contracts::{EdgeDifference, Interval};
 use moat_protocol::control::{
-    Against, Comparison, Course, JoinedSteps, KeyDifference, Reply, Run, RunState, StepPoint, SweepReport, SweepRun,
-    SweepState,
+    Against, Comparison, Course, JoinedSteps, KeyDifference, Reply, Run, RunState, StepPoint, SweepReport,
+    SweepRun, SweepState,
 };
 
 use super::{DAY, assert_shown, run, shown};
@@ -82,7 +82,9 @@ fn runs_stand_side_by_side_with_how_sure_it_is_that_they_differ() {
         why: Some("its edge is not measured".to_owned()),
     };
     let found = Comparison {
-        runs: ["demo-1", "demo-2", "demo-3", "demo-4"].map(|name| Run { name: name.to_owned(), ..run() }).to_vec(),
+        runs: ["demo-1", "demo-2", "demo-3", "demo-4"]
+            .map(|name| Run { name: name.to_owned(), ..run() })
+            .to_vec(),
         recipe: vec![KeyDifference {
             key: "lora.rank".to_owned(),
             values: ["8", "16", "16", ""].map(ToOwned::to_owned).to_vec(),
@@ -122,7 +124,8 @@ fn a_long_runs_curve_keeps_the_extremes_of_single_steps() {
     assert_eq!((two.steps, two.mean.step, two.mean.loss, two.low.loss, two.high.loss), (2, 2, 3.0, 2.0, 4.0));
     let three = two.join(&step(3, 9.0).into());
     assert_eq!((three.mean.loss, three.low.loss, three.high.loss), (5.0, 2.0, 9.0));
-    let course = Course { joined: vec![two, step(3, 2.5).into()], last: Some(step(3, 2.5)), ..Course::default() };
+    let course =
+        Course { joined: vec![two, step(3, 2.5).into()], last: Some(step(3, 2.5)), ..Course::default() };
     let page = shown(&Reply::Run(Box::new(Run { course, ..run() })));
     let row = page.lines().find(|line| line.starts_with("loss")).unwrap();
     assert!(row.contains("2.000") && row.contains("4.000"), "{row}");
