@@ -96,6 +96,7 @@ fn a_run(state: RunState) -> Reply {
         outcome: None,
         edge: None,
         weights: None,
+        sweep: None,
     }))
 }
 

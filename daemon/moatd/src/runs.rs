@@ -204,8 +204,10 @@ pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
         |json: &String| serde_json::from_str::<TrainOutcome>(json).map_err(|_| damaged("outcome"));
     let outcome = run.outcome.as_ref().map(parse_outcome).transpose()?;
     let edge = edge(&run)?;
-    let steps = daemon.state.catalog()?.last_step(&run.name)?.unwrap_or(0);
+    let catalog = daemon.state.catalog()?;
+    let steps = catalog.last_step(&run.name)?.unwrap_or(0);
     Ok(Run {
+        sweep: catalog.sweep_of(&run.name)?,
         state: state(&run),
         weights: outcome.is_some().then(|| weights(daemon, &run).display().to_string()),
         steps,

@@ -246,6 +246,7 @@ fn runs_and_sweeps_are_begun_compared_and_read_in_a_browser() {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     assert!(ada.get("/sweeps").text.contains("web-sweep-1"));
+    assert!(ada.get(&format!("/runs/{}", done.runs[0].run)).text.contains("href=\"/sweeps/web-sweep-1\""));
 
     let names: Vec<&str> = done.runs.iter().map(|run| run.run.as_str()).collect();
     assert!(ada.get("/runs").text.contains("name=\"run\" value="));

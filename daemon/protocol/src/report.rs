@@ -302,6 +302,9 @@ pub struct Run {
     pub edge: Option<EdgeReport>,
     /// Folder of the adapter or model.
     pub weights: Option<String>,
+    /// The sweep that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<String>,
 }
 
 /// What was measured while a run trained.

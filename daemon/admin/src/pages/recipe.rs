@@ -189,7 +189,7 @@ async fn page(visit: &Visit, text: &str, shown: Shown, fresh: bool) -> Result<Ou
     let runs = reply_of!(visit.ask(Request::Runs).await?, Reply::Runs(runs) => runs);
     let mut text = text.to_owned();
     // What is shipped names a base that may not be here.
-    if let Some(base) = bases.last().filter(|_| fresh)
+    if let Some(base) = bases.first().filter(|_| fresh)
         && !bases.iter().any(|base| written(&text, "base") == Some(&quoted(&base.name)))
     {
         text = edited(&text, "base", &quoted(&base.name)).unwrap_or(text);

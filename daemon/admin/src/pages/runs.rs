@@ -284,6 +284,7 @@ fn facts(run: &Run) -> Markup {
                             None => span.soft { "not built yet" },
                         }
                     }))
+                    @if let Some(sweep) = &run.sweep { (fact("Sweep", html! { a href=(path(&["sweeps", sweep])) { (sweep) } })) }
                     (fact("Asked for", time(run.created)))
                     @if let Some(outcome) = &run.outcome {
                         (fact("Trained", html! { (count(outcome.steps)) " steps, " (short(outcome.tokens)) " tokens" }))

@@ -61,6 +61,7 @@ pub(super) fn run(view: &View, run: &Run) -> String {
             ("why", run.message.as_deref().map(clean).unwrap_or_default()),
             ("recipe", format!("{} ({})", clean(&recipe.name), run.recipe_hash.short())),
             ("base", format!("{}{base}", clean(&recipe.base))),
+            ("sweep", run.sweep.as_deref().map(clean).unwrap_or_default()),
             ("started from", clean(&recipe.train.start_from)),
             ("dataset", run.dataset.map(|dataset| dataset.0.short()).unwrap_or_default()),
             ("created", view.time(run.created)),

@@ -418,6 +418,7 @@ fn run() -> Run {
         }),
         edge: Some(report(Some([0.31, 0.28, 0.34]))),
         weights: Some("/var/lib/moat/runs/demo-1/adapter".to_owned()),
+        sweep: None,
     }
 }
 
@@ -616,6 +617,7 @@ fn runs_in_a_list() {
         outcome: None,
         edge: None,
         weights: None,
+        sweep: None,
         ..run()
     };
     let none = Run { edge: Some(report(Some([0.01, -0.02, 0.04]))), ..run() };
