@@ -15,7 +15,10 @@ fn emulation() -> Result<(), String> {
     let mut build = cc::Build::new();
     // Jumps between stacks are what fibers are made of: the fortified longjmp takes them for a fault.
     build.cpp(true).std("c++17").opt_level(2).flag("-U_FORTIFY_SOURCE").flag("-ffp-contract=off");
-    build.file("src/cuda/kernels/emulation.cpp").try_compile("moat_emulation").map_err(|error| error.to_string())
+    build
+        .file("src/cuda/kernels/emulation.cpp")
+        .try_compile("moat_emulation")
+        .map_err(|error| error.to_string())
 }
 
 /// One file for every GPU from compute capability 8.0 on: machine code for 8.x and 9.x, and PTX that the driver of a later

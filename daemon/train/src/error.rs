@@ -55,6 +55,9 @@ pub enum TrainError {
         /// Positions of the base.
         limit: usize,
     },
+    /// The GPU cannot train this, or does not compute what the processor does.
+    #[error("the GPU cannot train this run: {0}")]
+    Gpu(String),
     /// The run did not prove itself before its first step.
     #[error("the run did not prove itself and was not started: {0}")]
     Proof(String),

@@ -12,6 +12,8 @@ mod checkpoint;
 mod corpus;
 mod error;
 mod files;
+#[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
+mod gpu;
 mod memory;
 mod output;
 mod plan;

@@ -8,7 +8,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::checkpoint::{Checkpoints, Owner, State};
-use crate::step::{Learner, Stepped, take_step};
+#[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
+use crate::gpu::Gpu;
+use crate::step::Stepped;
+#[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
+use crate::step::{Learner, take_step};
 use crate::survey::survey;
 use crate::validation::Validation;
 use crate::{Corpus, Plan, TrainError, learning_rate, output, plan_memory, proofs};
@@ -74,6 +78,11 @@ pub fn train(
         progress(Progress::Proven { proofs: proofs.clone() });
         proofs::hold(&proofs)?;
     }
+    #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
+    let mut gpu = {
+        progress(Progress::Preparing { doing: "placing the run on the GPU".to_owned() });
+        Gpu::open(&model, &moments, recipe, &plan.micro_batches(corpus, state.step.min(steps - 1)))?
+    };
     let mut gradients = Gradients::new(&model);
     let trainable = model.trainable().count();
     let adapted = model.adapter.as_ref().map_or(0, |adapter| adapter.parameters().count());
@@ -121,7 +130,20 @@ pub fn train(
         let batches = plan.micro_batches(corpus, state.step);
         let step = state.step + 1;
         let rate = learning_rate(&recipe.optimizer, state.step, steps);
+        #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
         let mut learner = Learner { model: &mut model, gradients: &mut gradients, moments: &mut moments };
+        #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
+        let taken = {
+            let taken = gpu.take_step(&batches, recipe, (step, rate), stop)?;
+            // Only what is kept or measured next is read back.
+            let kept = step == steps || step.is_multiple_of(recipe.train.checkpoint_every);
+            let measured = validation.as_ref().is_some_and(|one| one.is_due(&state.watch, step, steps));
+            if taken.is_none() || kept || measured {
+                gpu.read_back(&mut model, &mut moments)?;
+            }
+            taken
+        };
+        #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
         let taken = take_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?;
         let Some(Stepped { sum, gradient_norm }) = taken else {
             if saved != Some(state.step) {

@@ -40,7 +40,12 @@ struct Work {
 
 impl Work {
     /// `last` begins with the ends of segments, which have the most to see where rows are queries.
-    fn new(device: &Device, segments: &[(usize, usize)], rows: usize, last: bool) -> Result<Self, TensorError> {
+    fn new(
+        device: &Device,
+        segments: &[(usize, usize)],
+        rows: usize,
+        last: bool,
+    ) -> Result<Self, TensorError> {
         let tiles = segments.iter().flat_map(|(start, length)| {
             (0..*length).step_by(rows).map(move |first| [*start as i32, *length as i32, first as i32])
         });
@@ -101,6 +106,10 @@ impl Attending {
         let arg = AttentionArg { tiles: work.list.start(), ..arg };
         let grid = [work.count, heads as usize, self.head.div_ceil(OUTPUTS)];
         let shape = Shape { grid, threads: 32 * warps, shared };
-        device.launch(&format!("{kernel}_{}_{}", self.precision.word(), self.head), shape, &[Arg::Attention(arg)])
+        device.launch(
+            &format!("{kernel}_{}_{}", self.precision.word(), self.head),
+            shape,
+            &[Arg::Attention(arg)],
+        )
     }
 }

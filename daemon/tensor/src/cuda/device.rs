@@ -1,5 +1,6 @@
 use std::ffi::c_void;
 use std::fmt::{self, Debug, Formatter};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::bf16;
@@ -81,6 +82,8 @@ struct Pool {
     backend: Backend,
     /// Bytes and address of buffers that were given back.
     free: Mutex<Vec<(usize, u64)>>,
+    /// Bytes that it has of the device.
+    held: AtomicU64,
 }
 
 impl Pool {
@@ -89,6 +92,7 @@ impl Pool {
     }
 
     fn release(&self, address: u64, bytes: usize) {
+        self.held.fetch_sub(bytes as u64, Ordering::Relaxed);
         match &self.backend {
             #[cfg(feature = "cuda")]
             Backend::Gpu(driver) => driver.release(address, bytes),
@@ -277,12 +281,17 @@ impl Device {
     }
 
     fn of(backend: Backend) -> Self {
-        Self(Arc::new(Pool { backend, free: Mutex::new(Vec::new()) }))
+        Self(Arc::new(Pool { backend, free: Mutex::default(), held: AtomicU64::new(0) }))
     }
 
     /// What it calls itself.
     pub fn name(&self) -> String {
         on!(self, backend => backend.name())
+    }
+
+    /// Bytes that were taken from the device and not given back, those kept for reuse among them.
+    pub fn memory(&self) -> u64 {
+        self.0.held.load(Ordering::Relaxed)
     }
 
     /// Room for so many numbers holding anything.
@@ -307,14 +316,16 @@ impl Device {
 
     /// From the device; where it has no more, after giving back what is kept for reuse.
     fn allocate(&self, bytes: usize) -> Result<u64, TensorError> {
-        let first = on!(self, backend => backend.allocate(bytes));
-        if first.is_ok() {
-            return first;
+        let mut found = on!(self, backend => backend.allocate(bytes));
+        if found.is_err() {
+            for (bytes, address) in std::mem::take(&mut *self.0.free()) {
+                self.0.release(address, bytes);
+            }
+            found = on!(self, backend => backend.allocate(bytes));
         }
-        for (bytes, address) in std::mem::take(&mut *self.0.free()) {
-            self.0.release(address, bytes);
-        }
-        on!(self, backend => backend.allocate(bytes))
+        let address = found?;
+        self.0.held.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(address)
     }
 
     pub(super) fn zeros(&self, numbers: usize, precision: Precision) -> Result<Buffer, TensorError> {
@@ -354,7 +365,12 @@ impl Device {
     }
 
     /// Numbers, of which the first is the one at `from`.
-    pub(super) fn numbers(&self, buffer: &Buffer, from: usize, count: usize) -> Result<Vec<f32>, TensorError> {
+    pub(super) fn numbers(
+        &self,
+        buffer: &Buffer,
+        from: usize,
+        count: usize,
+    ) -> Result<Vec<f32>, TensorError> {
         let bytes = self.bytes(buffer, 4 * from, 4 * count)?;
         Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }

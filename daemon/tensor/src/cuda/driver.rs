@@ -46,9 +46,12 @@ fn libraries() -> Result<(), TensorError> {
     // SAFETY: looking for a library runs what it does when it is loaded, as using it would.
     let (driver, blas) = unsafe { (cuda::is_culib_present(), blas::is_culib_present()) };
     match (driver, blas) {
-        (false, _) => Err(refused("there is no libcuda.so.1: install NVIDIA's driver, or train on the CPU".to_owned())),
+        (false, _) => {
+            Err(refused("there is no libcuda.so.1: install NVIDIA's driver, or train on the CPU".to_owned()))
+        }
         (true, false) => Err(refused(
-            "there is no libcublas.so.13: install cuBLAS 13 and name its folder in LD_LIBRARY_PATH".to_owned(),
+            "there is no libcublas.so.13: install cuBLAS 13 and name its folder in LD_LIBRARY_PATH"
+                .to_owned(),
         )),
         (true, true) => Ok(()),
     }
@@ -61,19 +64,22 @@ impl Driver {
         result::init().map_err(fault("be used"))?;
         let count = result::device::get_count().map_err(fault("be counted"))?;
         let place = c_int::try_from(ordinal).ok().filter(|place| *place < count);
-        let place = place.ok_or_else(|| refused(format!("there are {count}, and number {ordinal} was asked for")))?;
+        let place =
+            place.ok_or_else(|| refused(format!("there are {count}, and number {ordinal} was asked for")))?;
         let device = result::device::get(place).map_err(fault("be used"))?;
         let name = result::device::get_name(device).map_err(fault("tell its name"))?;
         // SAFETY: the device is one that the driver gave; its primary context is kept until this is dropped.
         unsafe {
             let capability = cuda::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
-            let major = result::device::get_attribute(device, capability).map_err(fault("tell what it is"))?;
+            let major =
+                result::device::get_attribute(device, capability).map_err(fault("tell what it is"))?;
             if major < OLDEST {
                 return Err(refused(format!("{name} is older than Ampere, from which on there is bfloat16")));
             }
             let context = result::primary_ctx::retain(device).map_err(fault("be used"))?;
             result::ctx::set_current(context).map_err(fault("be used"))?;
-            let module = result::module::load_data(KERNELS.as_ptr().cast()).map_err(fault("take the kernels"))?;
+            let module =
+                result::module::load_data(KERNELS.as_ptr().cast()).map_err(fault("take the kernels"))?;
             let blas = cublas::create_handle().map_err(|error| refused(format!("cuBLAS: {error:?}")))?;
             let (context, module, blas) = (context as usize, module as usize, blas as usize);
             Ok(Self { name, device, context, module, blas, functions: Mutex::default() })
@@ -107,13 +113,15 @@ impl Driver {
     pub(super) fn clear(&self, address: u64, bytes: usize) -> Result<(), TensorError> {
         self.enter("clear memory")?;
         // SAFETY: who calls names bytes of a buffer.
-        unsafe { result::memset_d8_async(address, 0, bytes, std::ptr::null_mut()) }.map_err(fault("clear memory"))
+        unsafe { result::memset_d8_async(address, 0, bytes, std::ptr::null_mut()) }
+            .map_err(fault("clear memory"))
     }
 
     pub(super) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), TensorError> {
         self.enter("copy memory")?;
         // SAFETY: who calls names bytes of two buffers.
-        unsafe { result::memcpy_dtod_async(to, from, bytes, std::ptr::null_mut()) }.map_err(fault("copy memory"))
+        unsafe { result::memcpy_dtod_async(to, from, bytes, std::ptr::null_mut()) }
+            .map_err(fault("copy memory"))
     }
 
     pub(super) fn write(&self, to: u64, bytes: &[u8]) -> Result<(), TensorError> {
@@ -157,14 +165,26 @@ impl Driver {
         Ok(function_pointer)
     }
 
-    pub(super) fn launch(&self, kernel: &str, shape: Shape, args: &mut [*mut c_void]) -> Result<(), TensorError> {
+    pub(super) fn launch(
+        &self,
+        kernel: &str,
+        shape: Shape,
+        args: &mut [*mut c_void],
+    ) -> Result<(), TensorError> {
         self.enter("run a kernel")?;
         let function = self.function(kernel, shape.shared)?;
         let [x, y, z] = shape.grid.map(|blocks| blocks as u32);
         let threads = (shape.threads as u32, 1, 1);
         // SAFETY: the kernel reads the arguments that `Device::launch` was given for it.
         unsafe {
-            result::launch_kernel(function, (x, y, z), threads, shape.shared as u32, std::ptr::null_mut(), args)
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                threads,
+                shape.shared as u32,
+                std::ptr::null_mut(),
+                args,
+            )
         }
         .map_err(fault("run a kernel"))
     }

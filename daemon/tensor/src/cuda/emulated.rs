@@ -104,13 +104,25 @@ impl Emulated {
         Ok(())
     }
 
-    pub(super) fn launch(&self, kernel: &str, shape: Shape, args: &mut [*mut c_void]) -> Result<(), TensorError> {
+    pub(super) fn launch(
+        &self,
+        kernel: &str,
+        shape: Shape,
+        args: &mut [*mut c_void],
+    ) -> Result<(), TensorError> {
         let name = CString::new(kernel).map_err(|error| fault("run a kernel", error.to_string()))?;
         let grid = shape.grid.map(|blocks| blocks as u32);
         // SAFETY: the kernel reads the arguments that `Device::launch` was given for it.
         let ended = unsafe {
             let (threads, turned) = (shape.threads as u32, c_int::from(self.turned));
-            moat_emulated_launch(name.as_ptr(), grid.as_ptr(), threads, shape.shared, args.as_mut_ptr(), turned)
+            moat_emulated_launch(
+                name.as_ptr(),
+                grid.as_ptr(),
+                threads,
+                shape.shared,
+                args.as_mut_ptr(),
+                turned,
+            )
         };
         let reason = match ended {
             0 => return Ok(()),
@@ -163,5 +175,8 @@ fn gathered(side: Side, precision: Precision, outer: usize, inner: usize, in_row
             }
         }
     };
-    (0..outer).flat_map(|row| (0..inner).map(move |k| (row, k))).map(|(row, k)| number(place(row, k))).collect()
+    (0..outer)
+        .flat_map(|row| (0..inner).map(move |k| (row, k)))
+        .map(|(row, k)| number(place(row, k)))
+        .collect()
 }

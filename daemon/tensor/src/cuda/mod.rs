@@ -21,7 +21,7 @@ mod trained;
 
 pub use device::{Device, Precision};
 
-use crate::{AdamW, Batch, LossSum, Lora, Model, Moments, Parameter, Parameters, TensorError, Tuning};
+use crate::{AdamW, Batch, Lora, LossSum, Model, Moments, Parameter, Parameters, TensorError, Tuning};
 use placed::Placed;
 
 /// A model on a device: its base frozen, its adapter with gradients and AdamW's moments.

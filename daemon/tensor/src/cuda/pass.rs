@@ -257,10 +257,18 @@ impl<'a> Pass<'a> {
     }
 
     /// Attention of a block, without what only its backward has.
-    fn attention(&self, layer: usize, block: &Block, qkv: &Buffer, o: &Buffer, sums: &Buffer) -> AttentionArg {
+    fn attention(
+        &self,
+        layer: usize,
+        block: &Block,
+        qkv: &Buffer,
+        o: &Buffer,
+        sums: &Buffer,
+    ) -> AttentionArg {
         let Architecture { heads, kv_heads, head_dim, .. } = *self.architecture;
         let at = |head: usize| qkv.at(head * head_dim, self.precision);
-        let window = self.architecture.sliding(layer).map_or(BOUNDLESS, |sliding| sliding.window.min(BOUNDLESS));
+        let window =
+            self.architecture.sliding(layer).map_or(BOUNDLESS, |sliding| sliding.window.min(BOUNDLESS));
         AttentionArg {
             q: at(0),
             k: at(heads),
@@ -410,7 +418,8 @@ impl<'a> Pass<'a> {
     ) -> Result<(), TensorError> {
         let (placed, rows, block) = (self.placed, self.rows, &self.placed.blocks[layer]);
         let Architecture { heads, kv_heads, head_dim, .. } = *self.architecture;
-        let dy = self.backward_added(&block.output, block.attention_norm.as_ref(), inside.attended.as_ref(), d)?;
+        let dy =
+            self.backward_added(&block.output, block.attention_norm.as_ref(), inside.attended.as_ref(), d)?;
         block.output.learn(placed, &inside.o, &dy, rows)?;
         let d_o = self.take(block.output.inputs)?;
         block.output.input_gradient(placed, &dy, rows, self.into_rows(&d_o, block.output.inputs))?;
@@ -559,7 +568,12 @@ fn trained(batch: &Batch) -> Vec<u32> {
     rows.filter(|(_, target)| **target != IGNORE).map(|(row, _)| row).collect()
 }
 
-pub(super) fn learn(placed: &Placed, batch: &Batch, scale: f32, recompute: bool) -> Result<LossSum, TensorError> {
+pub(super) fn learn(
+    placed: &Placed,
+    batch: &Batch,
+    scale: f32,
+    recompute: bool,
+) -> Result<LossSum, TensorError> {
     let rows = trained(batch);
     if rows.is_empty() {
         return Ok(LossSum::default());

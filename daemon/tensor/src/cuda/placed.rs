@@ -78,7 +78,10 @@ impl Placed {
     pub(super) fn new(device: &Device, model: &Model, precision: Precision) -> Result<Self, TensorError> {
         let architecture = model.weights.architecture().clone();
         if architecture.head_dim > WIDEST {
-            let reason = format!("its heads are {} wide, and 256 is the most: train it on the CPU", architecture.head_dim);
+            let reason = format!(
+                "its heads are {} wide, and 256 is the most: train it on the CPU",
+                architecture.head_dim
+            );
             return Err(TensorError::Device { doing: "take this base", reason });
         }
         let index = Index::new(&architecture);
@@ -107,7 +110,8 @@ impl Placed {
             });
         }
         let places = laid.places;
-        let trained = model.adapter.as_ref().map(|adapter| Trained::new(device, adapter, places)).transpose()?;
+        let trained =
+            model.adapter.as_ref().map(|adapter| Trained::new(device, adapter, places)).transpose()?;
         let table = |place: usize| device.upload(&precision.bytes(values(place)));
         let placed = Self {
             embedding: table(0)?,
@@ -300,7 +304,13 @@ impl Group {
     }
 
     /// `dx = [dy, u] [[W], [A]]`, where u is behind each row of dy.
-    pub(super) fn input_gradient(&self, on: &Placed, dy: &Buffer, rows: usize, dx: Into) -> Result<(), TensorError> {
+    pub(super) fn input_gradient(
+        &self,
+        on: &Placed,
+        dy: &Buffer,
+        rows: usize,
+        dx: Into,
+    ) -> Result<(), TensorError> {
         on.device.product(Product {
             left: Side::new(dy.start(), self.out_stride()),
             right: Side::new(self.matrix.start(), self.stride()),

@@ -54,7 +54,12 @@ impl Trained {
         Ok(())
     }
 
-    pub(super) fn read(&self, device: &Device, from: &Buffer, values: &mut Parameters) -> Result<(), TensorError> {
+    pub(super) fn read(
+        &self,
+        device: &Device,
+        from: &Buffer,
+        values: &mut Parameters,
+    ) -> Result<(), TensorError> {
         self.check(values)?;
         for (place, parameter) in self.places.iter().zip(values.list_mut()) {
             parameter.values = device.numbers(from, *place, parameter.values.len())?;
