@@ -34,8 +34,8 @@ pub use key::{RunKey, RunPart};
 pub use proof::{Claim, MemoryPart, MemoryPlan, MemoryUse, Preview, Proof, Stretch, Survey};
 pub use recipe::{
     DecayGroup, DecayShape, EvaluateRecipe, Frozen, Keep, LoraRecipe, Method, OptimizerRecipe,
-    OptimizerState, Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe, TrainRecipe,
-    ValidationRecipe,
+    OptimizerState, Precision, Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe,
+    TrainRecipe, ValidationRecipe,
 };
 pub use record::{Decision, Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};

@@ -16,6 +16,8 @@ pub enum Claim {
     Gradients,
     /// The first loss is the evaluator's of the same weights; the figure is their relative difference.
     FirstLoss,
+    /// Products in fewer bits than 32 leave the gradient what it is; the figure is the norm of the difference, relative.
+    Precision,
     /// Sequences in one packed row have the losses that each has alone; the figure is the largest difference, nats.
     Packing,
     /// Accumulated gradients are those of one big batch; the figure is the norm of their difference, relative.
@@ -29,11 +31,12 @@ pub enum Claim {
 
 impl Claim {
     /// All, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Masks,
         Self::Turns,
         Self::Gradients,
         Self::FirstLoss,
+        Self::Precision,
         Self::Packing,
         Self::Accumulation,
         Self::Merge,
@@ -47,6 +50,7 @@ impl Claim {
             Self::Turns => "turns",
             Self::Gradients => "gradients",
             Self::FirstLoss => "first_loss",
+            Self::Precision => "precision",
             Self::Packing => "packing",
             Self::Accumulation => "accumulation",
             Self::Merge => "merge",
@@ -61,6 +65,7 @@ impl Claim {
             Self::Turns => "chats begin as prompts and end their turns",
             Self::Gradients => "every trainable tensor learns, no other",
             Self::FirstLoss => "first loss is the evaluator's",
+            Self::Precision => "rounded products keep the gradient",
             Self::Packing => "packed equals unpacked",
             Self::Accumulation => "accumulated equals one big batch",
             Self::Merge => "merged equals base and adapter",
@@ -74,6 +79,8 @@ impl Claim {
             Self::Masks | Self::Turns | Self::Gradients => 0.0,
             // 32-bit sums in another order differ by some 1e-6; what these are there to find differs by 1e-1 and more.
             Self::FirstLoss => 1e-4,
+            // Rounding is noise of some 1e-2 in each product; a direction that is another one differs by 1.
+            Self::Precision => 2e-1,
             Self::Packing | Self::Accumulation => 1e-3,
             Self::Merge | Self::MergeTrained => 1e-2,
         }
@@ -92,6 +99,7 @@ impl Claim {
             Self::FirstLoss | Self::Packing | Self::Accumulation => {
                 "check that the base's weights are whole; else report it as a fault of Moat, and do not train with this version"
             }
+            Self::Precision => "set train.precision = \"f32\": this base's activations do not bear 8 bits",
             Self::Merge | Self::MergeTrained => {
                 "do not export a merged model; report it as a fault of Moat with the base's config.json"
             }

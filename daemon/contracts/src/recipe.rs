@@ -148,6 +148,18 @@ impl Frozen {
     }
 }
 
+/// What the products of rows with frozen weights are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 8-bit integers, for [`Frozen::Int8`]: rows are rounded as well, 64 numbers to a scale. The adapter's own products stay
+    /// in 32-bit floats, and so do the edge and a merge.
+    Int8,
+}
+
 /// How to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -171,6 +183,9 @@ pub struct TrainRecipe {
     /// How the base's linears are held, for [`Method::Lora`].
     #[serde(skip_serializing_if = "is_default")]
     pub frozen: Frozen,
+    /// What products with the frozen linears are computed in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub precision: Precision,
     /// An earlier run on the same base whose weights this one starts with; empty for fresh ones.
     #[serde(skip_serializing_if = "is_default")]
     pub start_from: String,
@@ -217,6 +232,9 @@ pub struct LoraRecipe {
     /// Scale by `alpha / sqrt(rank)` instead (rsLoRA: Kalajdzievski, arXiv 2312.03732).
     #[serde(skip_serializing_if = "is_default")]
     pub rank_stabilized: bool,
+    /// Learn the lengths of the rows of base and adapter apart from their directions (DoRA: Liu et al., arXiv 2402.09353).
+    #[serde(skip_serializing_if = "is_default")]
+    pub decomposed: bool,
     /// B's learning rate as a multiple of A's (LoRA+: Hayou, Ghosh and Yu, arXiv 2402.12354).
     #[serde(skip_serializing_if = "is_one")]
     pub b_rate: f64,
@@ -380,6 +398,7 @@ impl Default for TrainRecipe {
             checkpoint_every: 50,
             recompute: Recompute::No,
             frozen: Frozen::F32,
+            precision: Precision::F32,
             start_from: String::new(),
         }
     }
@@ -393,7 +412,14 @@ impl Default for ValidationRecipe {
 
 impl Default for LoraRecipe {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, rank_stabilized: false, b_rate: 1.0, targets: Vec::new() }
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            rank_stabilized: false,
+            decomposed: false,
+            b_rate: 1.0,
+            targets: Vec::new(),
+        }
     }
 }
 
@@ -477,6 +503,17 @@ impl Recipe {
             "train.frozen",
             "must be \"f32\" with train.method = \"full\": what is rounded cannot be trained, only stand below an adapter; \
              set train.method = \"lora\"",
+        );
+        let rounds = self.train.precision == Precision::Int8;
+        hold(
+            !rounds || self.train.frozen == Frozen::Int8,
+            "train.precision",
+            "must be \"f32\" unless the base is held in 8 bits: set train.frozen = \"int8\"",
+        );
+        hold(
+            !rounds || !self.lora.decomposed,
+            "train.precision",
+            "must be \"f32\" with lora.decomposed, which multiplies by what is not held in 8 bits",
         );
         let validates = self.split.validation > 0.0;
         hold(
@@ -573,7 +610,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Frozen, Keep, Method, Recipe, Recompute, day_start};
+    use super::{Frozen, Keep, Method, Precision, Recipe, Recompute, day_start};
     use crate::Digest;
 
     #[test]
@@ -627,9 +664,15 @@ mod tests {
         recipe.train.frozen = Frozen::Nf4;
         assert_eq!(recipe.faults(), []);
         assert_ne!(recipe.hash(), Recipe::default().hash());
+        recipe.train.precision = Precision::Int8;
+        recipe.lora.decomposed = true;
+        let keys = |recipe: &Recipe| recipe.faults().iter().map(|fault| fault.key).collect::<Vec<_>>();
+        assert_eq!(keys(&recipe), ["train.precision", "train.precision"]);
+        recipe.lora.decomposed = false;
+        recipe.train.frozen = Frozen::Int8;
+        assert_eq!(keys(&recipe), [""; 0]);
         recipe.train.method = Method::Full;
-        let keys: Vec<_> = recipe.faults().iter().map(|fault| fault.key).collect();
-        assert_eq!(keys, ["train.frozen"]);
+        assert_eq!(keys(&recipe), ["train.frozen"]);
         for frozen in Frozen::ALL {
             assert_eq!(serde_json::to_value(frozen).unwrap(), frozen.word());
         }

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use moat_contracts::{DatasetSource, Frozen, Interval, Method, SourceEdge, SplitCounts};
+use moat_contracts::{DatasetSource, Frozen, Interval, Method, Precision, SourceEdge, SplitCounts};
 
 use crate::Export;
 
@@ -13,9 +13,11 @@ pub(crate) fn card(facts: &Export<'_>) -> String {
         if validation.is_empty() { String::new() } else { counts("chosen by", validation) + "\n" };
     let what = match recipe.train.method {
         Method::Lora => format!(
-            "`adapter/` is a low-rank adapter (rank {}, alpha {}) in PEFT's format, `model/` the base with the adapter \
+            "`adapter/` is a {}low-rank adapter (rank {}, alpha {}) in PEFT's format, `model/` the base with the adapter \
              added to its weights.",
-            recipe.lora.rank, recipe.lora.alpha
+            if recipe.lora.decomposed { "decomposed (DoRA) " } else { "" },
+            recipe.lora.rank,
+            recipe.lora.alpha
         ),
         Method::Full => "`model/` is the base with all its weights trained further.".to_owned(),
     };
@@ -132,8 +134,14 @@ fn precision(facts: &Export<'_>) -> String {
         Frozen::Int8 => "8 bits (64 by 64 numbers to a scale)",
         Frozen::Nf4 => "4 bits (NF4 in blocks of 64, as bitsandbytes rounds them)",
     };
+    let products = match facts.recipe.train.precision {
+        Precision::F32 => "",
+        Precision::Int8 => {
+            " While it was trained, products with these were taken in 8-bit integers; it was measured in 32-bit floats."
+        }
+    };
     format!(
-        " It was trained and measured on the base with the linears of its blocks rounded to {held}. `model/` holds these \
+        " It was trained and measured on the base with the linears of its blocks rounded to {held}.{products} `model/` holds these \
          rounded numbers with the adapter added in 32-bit floats, rounded once more to the type that the base is stored \
          in; on the base as released `adapter/` gives slightly other answers than were measured."
     )

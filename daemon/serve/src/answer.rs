@@ -38,7 +38,13 @@ pub fn answer(
                 drop(model);
                 model = Model { weights: Weights::load_frozen(&Folder::plain(base), frozen)?, adapter: None };
             }
-            model.adapter = Some(Lora::load_from(model.weights.architecture(), &folder)?);
+            let adapter = Lora::load_from(model.weights.architecture(), &folder)?;
+            if adapter.is_decomposed() {
+                // Its rows' lengths are of the sum, which is made once rather than for every token.
+                adapter.merge(&mut model.weights)?;
+            } else {
+                model.adapter = Some(adapter);
+            }
         }
         Tuned::Model(folder) => {
             let vocabulary = model.weights.architecture().vocabulary;

@@ -75,6 +75,12 @@ pub enum TensorError {
         /// Its name.
         name: String,
     },
+    /// Products in 8 bits are asked for with weights that are not held so.
+    #[error("products in int8 need weights that are frozen as int8: these are frozen as {frozen}")]
+    Precision {
+        /// How they are held.
+        frozen: &'static str,
+    },
     /// Weights are to be trained that are held rounded.
     #[error(
         "the weights are frozen as {frozen} and cannot be trained: train an adapter on them, or load them as f32"

@@ -1,7 +1,7 @@
 //! What training takes of memory, buffer by buffer, as `pass.rs` and `block.rs` take and give them: shapes, no numbers. A
 //! change of what a pass takes is a change here as well; `train/tests/memory.rs` measures the two against each other.
 
-use moat_contracts::{Architecture, Frozen, Method};
+use moat_contracts::{Architecture, Frozen, Method, Precision, TrainRecipe};
 
 use crate::LoraShape;
 use crate::TensorError;
@@ -27,12 +27,16 @@ pub struct Footprint {
 #[derive(Debug)]
 pub struct Outline<'a> {
     architecture: &'a Architecture,
+    /// Whether an adapter's rows have lengths of their own.
+    decomposed: bool,
     /// Rank of the adapter, and which linears carry it; none where all weights are trained.
     adapter: Option<(usize, Vec<bool>)>,
     index: Index,
     trainable: u64,
     /// How the linears of the blocks are held.
     frozen: Frozen,
+    /// Whether rows are multiplied with them in 8 bits.
+    rounds: bool,
 }
 
 impl<'a> Outline<'a> {
@@ -42,12 +46,12 @@ impl<'a> Outline<'a> {
     /// [`TensorError::Target`] for a target that the architecture does not have.
     pub fn new(
         architecture: &'a Architecture,
-        method: Method,
+        train: &TrainRecipe,
         shape: LoraShape<'_>,
-        frozen: Frozen,
     ) -> Result<Self, TensorError> {
         let index = Index::new(architecture);
-        let adapter = match method {
+        let rounds = train.precision == Precision::Int8 && !shape.decomposed;
+        let adapter = match train.method {
             Method::Full => None,
             Method::Lora => Some((shape.rank, carried(architecture, shape.targets)?)),
         };
@@ -56,10 +60,21 @@ impl<'a> Outline<'a> {
             Some((rank, carried)) => {
                 let linears = index.blocks.iter().flat_map(|block| &block.linears);
                 let carrying = linears.filter(|linear| carried[linear.slot]);
-                carrying.map(|linear| (rank * (linear.inputs + linear.outputs)) as u64).sum()
+                let lengths = |linear: &LinearIndex| if shape.decomposed { linear.outputs } else { 0 };
+                let numbers =
+                    |linear: &LinearIndex| rank * (linear.inputs + linear.outputs) + lengths(linear);
+                carrying.map(|linear| numbers(linear) as u64).sum()
             }
         };
-        Ok(Self { architecture, adapter, index, trainable, frozen })
+        Ok(Self {
+            architecture,
+            decomposed: shape.decomposed,
+            adapter,
+            index,
+            trainable,
+            frozen: train.frozen,
+            rounds,
+        })
     }
 
     /// Numbers that are trained.
@@ -109,7 +124,11 @@ impl<'a> Outline<'a> {
     fn footprint(&self, shelf: &Shelf, kept: usize, rows: usize, longest: usize, scores: usize) -> Footprint {
         let logits = rows.min(LOGIT_ROWS) * self.architecture.vocabulary;
         // Scores of 64 query rows with the keys that they see, and cosines and sines of every position.
-        let scratch = scores * 64 * longest + 2 * longest * self.architecture.head_dim;
+        // Rows in 8 bits, with a panel of a weight: a quarter of the widest rows and of 64 of its columns.
+        let widest = self.index.blocks.iter().flat_map(|block| &block.linears);
+        let widest = widest.map(|linear| linear.inputs.max(linear.outputs)).max().unwrap_or(0);
+        let rounded = if self.rounds { (rows + 64) * widest / 4 } else { 0 };
+        let scratch = scores * 64 * longest + 2 * longest * self.architecture.head_dim + rounded;
         let all = shelf.peak;
         Footprint {
             activations: kept as u64,
@@ -180,8 +199,10 @@ impl Trace<'_> {
     fn linear(&mut self, linear: &LinearIndex) {
         let Some((rank, carried)) = &self.outline.adapter else { return };
         let (numbers, carried) = (linear.inputs * linear.outputs, carried[linear.slot]);
-        let merges = carried && self.rows * (linear.inputs + linear.outputs) >= numbers;
-        if merges || self.outline.frozen != Frozen::F32 {
+        let many = self.rows * (linear.inputs + linear.outputs) >= numbers;
+        let Outline { rounds, decomposed, frozen, .. } = *self.outline;
+        let merges = carried && !rounds && (many || decomposed);
+        if merges || (frozen != Frozen::F32 && !rounds) {
             let made = self.shelf.take(numbers);
             self.shelf.give([made]);
         }
@@ -195,8 +216,16 @@ impl Trace<'_> {
     fn learn_linear(&mut self, linear: &LinearIndex) {
         let Some((rank, carried)) = &self.outline.adapter else { return };
         if carried[linear.slot] {
+            let scaled = self.outline.decomposed.then(|| {
+                let sum = self.shelf.take(linear.inputs * linear.outputs);
+                let scaled = self.take(linear.outputs);
+                let shares = self.shelf.take(linear.outputs);
+                self.shelf.give([sum, shares]);
+                scaled
+            });
             let thin = self.shelf.take(self.rows * rank);
             self.shelf.give([thin]);
+            self.shelf.free.extend(scaled);
         }
     }
 

@@ -58,6 +58,17 @@ pub(crate) struct Held {
     inputs: usize,
 }
 
+/// A weight in tiles of 8 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiles<'a> {
+    /// Row by row.
+    pub(crate) codes: &'a [i8],
+    /// Row by row of tiles.
+    pub(crate) scales: &'a [f32],
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Form {
     Bf16(Vec<bf16>),
@@ -98,6 +109,15 @@ impl Held {
     /// Numbers that it holds.
     pub(crate) fn count(&self) -> usize {
         self.outputs * self.inputs
+    }
+
+    /// Its tiles, where it is held so.
+    pub(crate) fn tiles(&self) -> Option<Tiles<'_>> {
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        match &self.form {
+            Form::Int8(codes, scales) => Some(Tiles { codes, scales, outputs, inputs }),
+            Form::Bf16(_) | Form::Nf4(..) => None,
+        }
     }
 
     /// The whole weight, row by row.

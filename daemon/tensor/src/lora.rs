@@ -5,17 +5,20 @@ use moat_contracts::{Architecture, Digest, LinearShape};
 use serde_json::{Value, json};
 
 use crate::kernels::{Cpu, Kernels, Matrix, MatrixMut};
+use crate::linear::set_lengths;
 use crate::model::{BlockIndex, Index, LinearIndex};
 use crate::random::Random;
 use crate::{Float, Folder, Parameter, Parameters, StoredType, TensorError, Weights, stored};
 
 /// A low-rank adapter on linears of every block: `W + s B A` with `s = alpha/rank`, or `alpha/√rank` where it is
-/// rank-stabilised.
+/// rank-stabilised; decomposed, the rows of that sum have lengths that are learnt (DoRA).
 #[derive(Clone, Debug)]
 pub struct Lora<F: Float = f32> {
     pub(crate) rank: usize,
     pub(crate) alpha: f64,
     stabilized: bool,
+    /// Whether there is a magnitude beside each A and B.
+    pub(crate) decomposed: bool,
     /// Which of [`Architecture::linears`] carry it.
     carried: Vec<bool>,
     pub(crate) parameters: Parameters<F>,
@@ -30,6 +33,8 @@ pub struct LoraShape<'a> {
     pub alpha: f64,
     /// Scale by `alpha/√rank` instead of `alpha/rank` (rsLoRA: Kalajdzievski, arXiv 2312.03732).
     pub rank_stabilized: bool,
+    /// Learn the lengths of the sum's rows apart from their directions (DoRA: Liu et al., arXiv 2402.09353).
+    pub decomposed: bool,
     /// Last parts of the names of the linears that carry it, such as `q_proj`; empty for all of them.
     pub targets: &'a [String],
 }
@@ -42,29 +47,27 @@ impl Lora {
 
     /// As PEFT starts one: A uniform in ±1/√in (Kaiming's with a = √5), B zero, so that it changes nothing yet.
     pub fn new(architecture: &Architecture, rank: usize, alpha: f64, seed: u64) -> Self {
-        Self::started(architecture, rank, alpha, false, vec![true; architecture.linears().len()], seed)
+        let shape = LoraShape { rank, alpha, rank_stabilized: false, decomposed: false, targets: &[] };
+        Self::started(architecture, shape, vec![true; architecture.linears().len()], seed)
     }
 
-    /// [`Lora::new`] of another shape.
+    /// [`Lora::new`] of another shape. The magnitudes of a decomposed one are 1 until [`Lora::measure`] takes them.
     ///
     /// # Errors
     /// [`TensorError::Target`] for a target that the architecture does not have.
     pub fn shaped(architecture: &Architecture, shape: LoraShape<'_>, seed: u64) -> Result<Self, TensorError> {
-        let LoraShape { rank, alpha, rank_stabilized, targets } = shape;
-        Ok(Self::started(architecture, rank, alpha, rank_stabilized, carried(architecture, targets)?, seed))
+        Ok(Self::started(architecture, shape, carried(architecture, shape.targets)?, seed))
     }
 
-    fn started(
-        architecture: &Architecture,
-        rank: usize,
-        alpha: f64,
-        stabilized: bool,
-        carried: Vec<bool>,
-        seed: u64,
-    ) -> Self {
+    fn started(architecture: &Architecture, shape: LoraShape<'_>, carried: Vec<bool>, seed: u64) -> Self {
+        let LoraShape { rank, alpha, rank_stabilized: stabilized, decomposed, .. } = shape;
         let mut random = Random::new(seed);
-        let mut parameters = empty(architecture, rank, &carried);
+        let mut parameters = empty(architecture, rank, decomposed, &carried);
         for parameter in parameters.list_mut() {
+            if parameter.shape.len() == 1 {
+                parameter.values = vec![1.0; parameter.shape[0]];
+                continue;
+            }
             let (count, bound) = (parameter.shape.iter().product(), 1.0 / (parameter.shape[1] as f64).sqrt());
             parameter.values = if parameter.name.ends_with("lora_A.weight") {
                 (0..count).map(|_| (bound * (2.0 * random.uniform() - 1.0)) as f32).collect()
@@ -72,7 +75,7 @@ impl Lora {
                 vec![0.0; count]
             };
         }
-        Self { rank, alpha, stabilized, carried, parameters }
+        Self { rank, alpha, stabilized, decomposed, carried, parameters }
     }
 
     /// Reads `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them, as plain files.
@@ -113,12 +116,13 @@ impl Lora {
             Value::String(all) if all == "all-linear" => carried(architecture, &[])?,
             _ => return Err(format("its `target_modules` are a pattern: list the modules".to_owned())),
         };
-        let mut parameters = empty(architecture, rank, &carried);
+        let decomposed = config["use_dora"] == true;
+        let mut parameters = empty(architecture, rank, decomposed, &carried);
         let mut found = vec![false; parameters.list().len()];
         stored::read_into(&folder.read(WEIGHTS)?, &mut parameters, &mut found, |_| false)
             .map_err(|error| error.at(&folder.place(WEIGHTS)))?;
         stored::all_found(&parameters, &found)?;
-        Ok(Self { rank, alpha, stabilized, carried, parameters })
+        Ok(Self { rank, alpha, stabilized, decomposed, carried, parameters })
     }
 
     /// Writes both files, each whole or not at all, as PEFT reads them. `base_name` becomes
@@ -149,7 +153,7 @@ impl Lora {
             "r": self.rank,
             "target_modules": self.targets(),
             "task_type": "CAUSAL_LM",
-            "use_dora": false,
+            "use_dora": self.decomposed,
             "use_rslora": self.stabilized,
         });
         let named = self.parameters.list().iter().map(|parameter| (parameter.name.clone(), parameter));
@@ -182,13 +186,46 @@ impl<F: Float> Lora<F> {
         self.stabilized
     }
 
+    /// Whether it learns the lengths of the rows.
+    pub fn is_decomposed(&self) -> bool {
+        self.decomposed
+    }
+
+    /// Takes the magnitudes of a decomposed adapter from the weights that it is to be trained on, so that with B = 0 it
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`TensorError::Mismatch`] if they are of another architecture.
+    pub fn measure(&mut self, weights: &Weights<F>) -> Result<(), TensorError> {
+        if !self.parameters.fits(&empty(&weights.architecture, self.rank, self.decomposed, &self.carried)) {
+            return Err(TensorError::Mismatch);
+        }
+        let index = Index::new(&weights.architecture);
+        for linear in index.blocks.iter().flat_map(|block| &block.linears).filter(|_| self.decomposed) {
+            let Some(first) = self.first(linear) else { continue };
+            let lengths = &mut self.parameters.list_mut()[first + 2].values;
+            match &weights.held[linear.weight] {
+                Some(held) => {
+                    let mut opened = vec![F::ZERO; held.count()];
+                    held.open(&mut opened);
+                    Cpu.row_lengths(&opened, linear.inputs, lengths);
+                }
+                None => {
+                    let values = &weights.parameters.list()[linear.weight].values;
+                    Cpu.row_lengths(values, linear.inputs, lengths);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What the product of B and A is multiplied by.
     pub(crate) fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.stabilized { rank.sqrt() } else { rank }
     }
 
-    /// A and B of every linear that carries it, under PEFT's names.
+    /// A, B and the magnitude, if there is one, of every linear that carries it, under PEFT's names.
     pub fn parameters(&self) -> &Parameters<F> {
         &self.parameters
     }
@@ -201,7 +238,7 @@ impl<F: Float> Lora<F> {
     /// Last parts of the names of the linears that carry it, each once, in the order of the forward.
     pub fn targets(&self) -> Vec<&str> {
         let mut targets = Vec::new();
-        for parameter in self.parameters.list() {
+        for parameter in self.parameters.list().iter().filter(|parameter| parameter.shape.len() == 2) {
             // As in `….self_attn.q_proj.lora_A.weight`.
             if let Some(target) = parameter.name.rsplit('.').nth(2).filter(|target| !targets.contains(target))
             {
@@ -217,16 +254,18 @@ impl<F: Float> Lora<F> {
             rank: self.rank,
             alpha: self.alpha,
             stabilized: self.stabilized,
+            decomposed: self.decomposed,
             carried: self.carried.clone(),
             parameters: self.parameters.cast(),
         }
     }
 
-    /// Where a linear's A stands, if the linear carries an adapter; its B follows.
+    /// Where a linear's A stands, if the linear carries an adapter; its B follows, and its magnitude if there is one.
     pub(crate) fn first(&self, linear: &LinearIndex) -> Option<usize> {
         let count = |slots: &[bool]| slots.iter().filter(|carried| **carried).count();
         let before = linear.layer * count(&self.carried) + count(&self.carried[..linear.slot]);
-        self.carried[linear.slot].then_some(2 * before)
+        let each = if self.decomposed { 3 } else { 2 };
+        self.carried[linear.slot].then_some(each * before)
     }
 
     /// Adds the adapter to the weights it was trained on, which are opened where they are held in fewer bits.
@@ -245,7 +284,7 @@ impl<F: Float> Lora<F> {
         weights: &mut Weights<F>,
         block: &BlockIndex,
     ) -> Result<(), TensorError> {
-        if !self.parameters.fits(&empty(&weights.architecture, self.rank, &self.carried)) {
+        if !self.parameters.fits(&empty(&weights.architecture, self.rank, self.decomposed, &self.carried)) {
             return Err(TensorError::Mismatch);
         }
         let scale = F::from_f64(self.scale());
@@ -255,13 +294,17 @@ impl<F: Float> Lora<F> {
             let weight = &mut weights.parameters.list_mut()[linear.weight].values;
             let (a, b) = (Matrix::new(a, linear.inputs), Matrix::new(b, self.rank));
             Cpu.product(MatrixMut::new(weight, linear.inputs), b, a, scale, true);
+            if self.decomposed {
+                let magnitude = &self.parameters.list()[first + 2].values;
+                set_lengths(&Cpu, weight, linear.inputs, magnitude);
+            }
         }
         Ok(())
     }
 }
 
 /// PEFT's names and shapes without values.
-fn empty(architecture: &Architecture, rank: usize, carried: &[bool]) -> Parameters {
+fn empty(architecture: &Architecture, rank: usize, decomposed: bool, carried: &[bool]) -> Parameters {
     let mut list = Vec::new();
     for layer in 0..architecture.layers {
         let linears = architecture.linears().into_iter().zip(carried).filter(|(_, carried)| **carried);
@@ -269,6 +312,10 @@ fn empty(architecture: &Architecture, rank: usize, carried: &[bool]) -> Paramete
             let prefix = format!("base_model.model.model.layers.{layer}.{name}");
             for (part, shape) in [("lora_A", vec![rank, inputs]), ("lora_B", vec![outputs, rank])] {
                 list.push(Parameter { name: format!("{prefix}.{part}.weight"), shape, values: Vec::new() });
+            }
+            if decomposed {
+                let (name, shape) = (format!("{prefix}.lora_magnitude_vector"), vec![outputs]);
+                list.push(Parameter { name, shape, values: Vec::new() });
             }
         }
     }
@@ -316,7 +363,7 @@ fn supported(config: &Value) -> Result<(), String> {
         "alora_invocation_tokens",
     ];
     // PEFT names its variants `use_…` and their settings `…_config`.
-    let done = |key: &str| key == "use_rslora";
+    let done = |key: &str| key == "use_rslora" || key == "use_dora";
     let variant = |key: &str| {
         !done(key) && (key.starts_with("use_") || key.ends_with("_config") || changing.contains(&key))
     };

@@ -1,4 +1,4 @@
-use moat_contracts::Architecture;
+use moat_contracts::{Architecture, Precision};
 
 use crate::linear::{Linear, LowRank, Weight};
 use crate::{Float, Lora, Parameters, Weights};
@@ -41,12 +41,17 @@ impl<F: Float> Model<F> {
         let adapter = self.adapter.as_ref().and_then(|adapter| {
             let (list, first) = (adapter.parameters.list(), adapter.first(linear)?);
             let scale = F::from_f64(adapter.scale());
-            Some(LowRank { a: &list[first].values, b: &list[first + 1].values, rank: adapter.rank, scale })
+            let magnitude = adapter.decomposed.then(|| list[first + 2].values.as_slice());
+            let (a, b) = (&list[first].values, &list[first + 1].values);
+            Some(LowRank { a, b, rank: adapter.rank, scale, magnitude })
         });
         let bias = linear.bias.then(|| values(linear.weight + 1));
         let (outputs, inputs) = (linear.outputs, linear.inputs);
         let weight = match &self.weights.held[linear.weight] {
-            Some(held) => Weight::Held(held),
+            Some(held) => match held.tiles().filter(|_| self.weights.precision() == Precision::Int8) {
+                Some(tiles) => Weight::Tiles(held, tiles),
+                None => Weight::Held(held),
+            },
             None => Weight::Whole(values(linear.weight)),
         };
         Linear { weight, bias, adapter, outputs, inputs }

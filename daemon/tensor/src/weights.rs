@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use moat_contracts::{Architecture, Digest, Frozen};
+use moat_contracts::{Architecture, Digest, Frozen, Precision};
 use rayon::prelude::*;
 
 use crate::held::Held;
@@ -19,6 +19,7 @@ pub struct Weights<F: Float = f32> {
     /// Tensors that are held in fewer bits, by their places; they have no values among the parameters then.
     pub(crate) held: Vec<Option<Held>>,
     frozen: Frozen,
+    precision: Precision,
 }
 
 impl Weights {
@@ -63,7 +64,7 @@ impl Weights {
                 .map_err(|error| error.at(&folder.place(&name)))?;
         }
         stored::all_found(&parameters, &found)?;
-        Ok(Self { architecture, parameters, held, frozen })
+        Ok(Self { architecture, parameters, held, frozen, precision: Precision::F32 })
     }
 
     /// The same weights with the linears of the blocks held so.
@@ -133,12 +134,29 @@ impl<F: Float> Weights<F> {
     /// Takes tensors that are whole.
     fn whole(architecture: Architecture, parameters: Parameters<F>) -> Self {
         let held = vec![None; parameters.list().len()];
-        Self { architecture, parameters, held, frozen: Frozen::F32 }
+        Self { architecture, parameters, held, frozen: Frozen::F32, precision: Precision::F32 }
     }
 
     /// How the linears of the blocks are held.
     pub fn frozen(&self) -> Frozen {
         self.frozen
+    }
+
+    /// What products with the linears of the blocks are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Has products with the linears of the blocks computed so from here on.
+    ///
+    /// # Errors
+    /// [`TensorError::Precision`] for 8 bits where the weights are not held in them.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<(), TensorError> {
+        if precision == Precision::Int8 && self.frozen != Frozen::Int8 {
+            return Err(TensorError::Precision { frozen: self.frozen.word() });
+        }
+        self.precision = precision;
+        Ok(())
     }
 
     /// Opens what is held in fewer bits: the same numbers, each whole.
@@ -149,7 +167,7 @@ impl<F: Float> Weights<F> {
                 held.open(&mut parameter.values);
             }
         }
-        self.frozen = Frozen::F32;
+        (self.frozen, self.precision) = (Frozen::F32, Precision::F32);
     }
 
     /// Makes a tensor whole that is to be changed for a while, and hands out what [`Weights::restore`] puts back.
@@ -200,7 +218,8 @@ impl<F: Float> Weights<F> {
     /// The same weights as other numbers.
     pub fn cast<G: Float>(&self) -> Weights<G> {
         let (architecture, parameters) = (self.architecture.clone(), self.parameters.cast());
-        Weights { architecture, parameters, held: self.held.clone(), frozen: self.frozen }
+        let (frozen, precision) = (self.frozen, self.precision);
+        Weights { architecture, parameters, held: self.held.clone(), frozen, precision }
     }
 }
 

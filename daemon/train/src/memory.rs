@@ -104,9 +104,9 @@ pub(crate) fn draft_memory(
     threads: usize,
     available: u64,
 ) -> Result<MemoryPlan, TrainError> {
-    let LoraRecipe { rank, alpha, rank_stabilized, ref targets, .. } = recipe.lora;
-    let shape = LoraShape { rank, alpha, rank_stabilized, targets };
-    let outline = Outline::new(architecture, recipe.train.method, shape, recipe.train.frozen)?;
+    let LoraRecipe { rank, alpha, rank_stabilized, decomposed, ref targets, .. } = recipe.lora;
+    let shape = LoraShape { rank, alpha, rank_stabilized, decomposed, targets };
+    let outline = Outline::new(architecture, &recipe.train, shape)?;
     let with = |recompute| part_by_part(&outline, corpus, recipe, threads.max(1), available, recompute);
     Ok(match recipe.train.recompute {
         Recompute::No => with(false),

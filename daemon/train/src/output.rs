@@ -99,10 +99,13 @@ pub(crate) fn model(job: &TrainJob) -> Result<Model, TrainError> {
     let base = || Weights::load(Path::new(&job.base));
     match (recipe.train.method, start) {
         (Method::Lora, start) => {
-            let LoraRecipe { rank, alpha, rank_stabilized, ref targets, .. } = recipe.lora;
-            let weights = Weights::load_frozen(&Folder::plain(Path::new(&job.base)), recipe.train.frozen)?;
-            let shape = LoraShape { rank, alpha, rank_stabilized, targets };
+            let LoraRecipe { rank, alpha, rank_stabilized, decomposed, ref targets, .. } = recipe.lora;
+            let base = Folder::plain(Path::new(&job.base));
+            let mut weights = Weights::load_frozen(&base, recipe.train.frozen)?;
+            weights.set_precision(recipe.train.precision)?;
+            let shape = LoraShape { rank, alpha, rank_stabilized, decomposed, targets };
             let mut adapter = Lora::shaped(weights.architecture(), shape, recipe.seed)?;
+            adapter.measure(&weights)?;
             if let Some(start) = start {
                 let earlier = Lora::load_from(weights.architecture(), &folder(start, RunPart::Adapter))?;
                 if !earlier.is_like(&adapter) {

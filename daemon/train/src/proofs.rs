@@ -1,7 +1,7 @@
 //! What a run shows of itself before its first step, and of its weights at the end: on samples of its own data, with an
 //! adapter that changes something, in a fraction of the time of a few steps.
 
-use moat_contracts::{Claim, Proof, Recipe};
+use moat_contracts::{Claim, Precision, Proof, Recipe};
 use moat_tensor::{
     AdamW, Batch, Gradients, IGNORE, Lora, Model, Moments, Parameters, Weights, adamw_tuned,
     forward_backward, logits, merged_logits, token_losses,
@@ -75,13 +75,16 @@ pub(crate) fn of_model(
         stir(adapter, recipe.seed);
     }
     let proofs = (|| {
+        let precision = precision(model, &whole, recompute, &mut gradients)?;
+        gradients.release();
+        give_back();
         let gradient = reached(model, &batch, recipe, recompute, &mut gradients)?;
         gradients.release();
         give_back();
         let packed = packing(model, &whole, &pieces)?;
         give_back();
         let accumulated = accumulation(model, &whole, &pieces, recompute, &mut gradients)?;
-        Ok([gradient, first, packed, accumulated]
+        Ok([gradient, first, precision, packed, accumulated]
             .into_iter()
             .chain(merge(model, Claim::Merge, &whole)?)
             .collect())
@@ -305,6 +308,31 @@ fn accumulation(
     Ok(Proof::of(Claim::Accumulation, compared, figure))
 }
 
+/// The gradient of a sample less that by products in 32-bit floats; the same one where all products are.
+fn precision(
+    model: &mut Model,
+    sample: &Batch,
+    recompute: bool,
+    gradients: &mut Gradients,
+) -> Result<Proof, TrainError> {
+    let asked = model.weights.precision();
+    if asked == Precision::F32 {
+        return Ok(Proof::of(Claim::Precision, "every product is one of 32-bit floats", 0.0));
+    }
+    let scale = (1.0 / sample.trained() as f64) as f32;
+    model.weights.set_precision(Precision::F32)?;
+    let exact = forward_backward(model, sample, -scale, recompute, gradients);
+    model.weights.set_precision(asked)?;
+    let (exact, norm) = (exact?, gradients.norm());
+    let rounded = forward_backward(model, sample, scale, recompute, gradients)?;
+    let left = gradients.norm();
+    gradients.zero();
+    let each = |sum: moat_tensor::LossSum| sum.nats / sum.tokens as f64;
+    let compared =
+        format!("gradient norm {norm:.4}; {:.6} nats a token, {:.6} by f32", each(rounded), each(exact));
+    Ok(Proof::of(Claim::Precision, compared, left / norm))
+}
+
 /// Logits of base and adapter against those of the weights that a merge leaves; none where there is no adapter.
 fn merge(model: &mut Model, claim: Claim, sample: &Batch) -> Result<Option<Proof>, TrainError> {
     let Some(adapter) = model.adapter.clone() else { return Ok(None) };
@@ -312,7 +340,22 @@ fn merge(model: &mut Model, claim: Claim, sample: &Batch) -> Result<Option<Proof
 }
 
 /// The same where `adapter` is what is merged.
+///
+/// What a merge leaves is multiplied in 32-bit floats, so that is how both are compared.
 fn merge_of(model: &mut Model, adapter: &Lora, claim: Claim, sample: &Batch) -> Result<Proof, TrainError> {
+    let asked = model.weights.precision();
+    model.weights.set_precision(Precision::F32)?;
+    let proof = merge_exactly(model, adapter, claim, sample);
+    model.weights.set_precision(asked)?;
+    proof
+}
+
+fn merge_exactly(
+    model: &mut Model,
+    adapter: &Lora,
+    claim: Claim,
+    sample: &Batch,
+) -> Result<Proof, TrainError> {
     let rows = sample.segments.get(1).copied().unwrap_or(0);
     let rows = rows.min((LOGITS / model.weights.architecture().vocabulary).max(2));
     let batch = Batch::sequence(&sample.tokens[..rows]);

@@ -10,7 +10,10 @@ pub(crate) fn tuning(recipe: &Recipe, parameter: &Parameter) -> Tuning {
 /// The group of a tensor by its name in Hugging Face's layout.
 fn group(name: &str) -> DecayGroup {
     let last = name.rsplit('.').nth(1).unwrap_or(name);
-    if name.ends_with(".bias") {
+    if name.ends_with("lora_magnitude_vector") {
+        // A length for each output: what the weight of a norm is.
+        DecayGroup::Norms
+    } else if name.ends_with(".bias") {
         DecayGroup::Biases
     } else if last == "embed_tokens" || last == "lm_head" {
         DecayGroup::Embeddings

@@ -30,7 +30,7 @@ fn a_run_proves_itself_before_its_first_step_and_its_weights_at_the_end() {
     let place = Place::new();
     let all = Claim::ALL;
     for (method, before, after) in
-        [(Method::Lora, &all[..7], &all[7..]), (Method::Full, &all[..6], &all[8..])]
+        [(Method::Lora, &all[..8], &all[8..]), (Method::Full, &all[..7], &all[9..])]
     {
         let corpus = place.corpus(method, &examples()).unwrap();
         let name = format!("{method:?}");

@@ -7,8 +7,8 @@ use std::fs;
 
 use common::{Place, bytes, examples, opened, recipe, run, steps};
 use moat_contracts::{
-    DecayGroup, DecayShape, Digest, Example, Frozen, Keep, Method, OptimizerState, Progress, Recipe, RunPart,
-    Schedule, Split, Start, TrainJob, TrainOutcome,
+    DecayGroup, DecayShape, Digest, Example, Frozen, Keep, Method, OptimizerState, Precision, Progress,
+    Recipe, RunPart, Schedule, Split, Start, TrainJob, TrainOutcome,
 };
 use moat_tensor::{Lora, Weights};
 use moat_train::{Corpus, Ended, TrainError};
@@ -111,8 +111,23 @@ fn every_schedule_and_variant_resumes_bit_for_bit() {
             "some",
             change(&plain, &|recipe| recipe.lora.targets = vec!["v_proj".to_owned(), "up_proj".to_owned()]),
         ),
+        ("dora", change(&plain, &|recipe| recipe.lora.decomposed = true)),
+        (
+            "qdora",
+            change(&plain, &|recipe| {
+                recipe.lora.decomposed = true;
+                recipe.train.frozen = Frozen::Int8;
+            }),
+        ),
         ("bf16", change(&plain, &|recipe| recipe.train.frozen = Frozen::Bf16)),
         ("int8", change(&plain, &|recipe| recipe.train.frozen = Frozen::Int8)),
+        (
+            "products",
+            change(&plain, &|recipe| {
+                recipe.train.frozen = Frozen::Int8;
+                recipe.train.precision = Precision::Int8;
+            }),
+        ),
         ("nf4", change(&plain, &|recipe| recipe.train.frozen = Frozen::Nf4)),
         ("eight", change(&plain, &|recipe| recipe.optimizer.state = OptimizerState::EightBit)),
         ("eight-full", change(&full, &|recipe| recipe.optimizer.state = OptimizerState::EightBit)),

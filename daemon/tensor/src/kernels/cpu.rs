@@ -2,6 +2,7 @@ use rayon::prelude::*;
 
 use moat_contracts::Activation;
 
+use super::int8::product_int8;
 use super::product::{Cores, few_rows_held, product};
 use super::vector::{dot, dot3, exponentials, fast, largest, multiply, soft_cap, soft_cap_backward};
 use super::watch::{Part, watch};
@@ -9,7 +10,7 @@ use super::{
     Attended, AttendedMut, Cached, Columns, Heads, Kernels, Matrix, MatrixMut, Scores, Spans, Turn,
     attention, glu,
 };
-use crate::held::Held;
+use crate::held::{Held, Tiles};
 use crate::{AdamW, Float};
 
 /// Rows that one task takes. Fixed, so that sums over rows have one order on any number of cores.
@@ -66,6 +67,77 @@ impl<F: Float> Kernels<F> for Cpu {
 
     fn product_held(&self, out: MatrixMut<'_, F>, left: Matrix<'_, F>, weight: &Held, add: bool) {
         few_rows_held(out, left, weight, add);
+    }
+
+    fn product_int8(&self, out: &mut [F], left: &[F], weight: Tiles<'_>, back: bool, add: bool) {
+        product_int8(out, left, weight, back, add);
+    }
+
+    fn row_lengths(&self, x: &[F], width: usize, lengths: &mut [F]) {
+        let work = x.par_chunks(ROWS * width).zip(lengths.par_chunks_mut(ROWS));
+        work.for_each(|(x, lengths)| {
+            fast(
+                #[inline(always)]
+                || {
+                    for (x, length) in x.chunks(width).zip(lengths) {
+                        *length = dot(x, x).sqrt();
+                    }
+                },
+            );
+        });
+    }
+
+    fn scale_rows(&self, x: &mut [F], width: usize, factors: &[F]) {
+        let work = x.par_chunks_mut(ROWS * width).zip(factors.par_chunks(ROWS));
+        work.for_each(|(x, factors)| {
+            fast(
+                #[inline(always)]
+                || {
+                    for (x, factor) in x.chunks_mut(width).zip(factors) {
+                        multiply(x, *factor);
+                    }
+                },
+            );
+        });
+    }
+
+    fn scale_columns(&self, x: &[F], factors: &[F], out: &mut [F]) {
+        let width = factors.len();
+        let work = x.par_chunks(ROWS * width).zip(out.par_chunks_mut(ROWS * width));
+        work.for_each(|(x, out)| {
+            fast(
+                #[inline(always)]
+                || {
+                    for (x, out) in x.chunks(width).zip(out.chunks_mut(width)) {
+                        for ((x, factor), out) in x.iter().zip(factors).zip(out) {
+                            *out = *factor * *x;
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    fn add_column_dots(&self, x: &[F], y: &[F], factors: &[F], sums: &mut [F]) {
+        const COLUMNS: usize = 256;
+        let width = factors.len();
+        sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(chunk, sums)| {
+            fast(
+                #[inline(always)]
+                || {
+                    let mut own = [F::ZERO; COLUMNS];
+                    for (x, y) in x.chunks(width).zip(y.chunks(width)) {
+                        let (x, y) = (&x[chunk * COLUMNS..], &y[chunk * COLUMNS..]);
+                        for ((own, x), y) in own.iter_mut().zip(x).zip(y) {
+                            *own += *x * *y;
+                        }
+                    }
+                    for ((sum, own), factor) in sums.iter_mut().zip(own).zip(&factors[chunk * COLUMNS..]) {
+                        *sum += *factor * own;
+                    }
+                },
+            );
+        });
     }
 
     fn add_bias(&self, y: &mut [F], bias: &[F]) {

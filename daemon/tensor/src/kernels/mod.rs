@@ -6,6 +6,7 @@
 mod attention;
 mod cpu;
 mod glu;
+mod int8;
 mod product;
 mod vector;
 mod watch;
@@ -18,7 +19,7 @@ pub use watch::{multiply, take_watched};
 
 use moat_contracts::Activation;
 
-use crate::held::Held;
+use crate::held::{Held, Tiles};
 use crate::{AdamW, Float};
 
 /// Where the rows of a batch belong: segments end to end, each `[start, start + length)`.
@@ -85,6 +86,22 @@ pub(crate) trait Kernels<F: Float>: Sync {
 
     /// `out = left · weightᵀ`, or `out += …` with `add`, of [`FEW`] rows at most.
     fn product_held(&self, out: MatrixMut<'_, F>, left: Matrix<'_, F>, weight: &Held, add: bool);
+
+    /// `out = left · weightᵀ`, or with `back` `out = left · weight`, or `out += …` with `add`: `left` is rounded to 8 bits, and
+    /// the product is one of integers.
+    fn product_int8(&self, out: &mut [F], left: &[F], weight: Tiles<'_>, back: bool, add: bool);
+
+    /// `lengths[r] = √Σ_c x[r][c]²` of rows of this width.
+    fn row_lengths(&self, x: &[F], width: usize, lengths: &mut [F]);
+
+    /// `x[r][c] *= factors[r]` of rows of this width.
+    fn scale_rows(&self, x: &mut [F], width: usize, factors: &[F]);
+
+    /// `out[r][c] = factors[c] x[r][c]`.
+    fn scale_columns(&self, x: &[F], factors: &[F], out: &mut [F]);
+
+    /// `sums[c] += factors[c] Σ_r x[r][c] y[r][c]`.
+    fn add_column_dots(&self, x: &[F], y: &[F], factors: &[F], sums: &mut [F]);
 
     /// `y[r][c] += bias[c]`.
     fn add_bias(&self, y: &mut [F], bias: &[F]);

@@ -212,7 +212,7 @@ fn linear_with_an_adapter() {
         let dy = random(rows * 7, 5);
         let mut workspace = Workspace::new();
         fn of(values: &[Vec<f64>]) -> Linear<'_, f64> {
-            let adapter = LowRank { a: &values[2], b: &values[3], rank: 2, scale: 1.5 };
+            let adapter = LowRank { a: &values[2], b: &values[3], rank: 2, scale: 1.5, magnitude: None };
             Linear {
                 weight: Weight::Whole(&values[1]),
                 bias: None,
@@ -223,7 +223,7 @@ fn linear_with_an_adapter() {
         }
         let [mut dx, _, mut da, mut db] = values.clone().map(|values| vec![0.0; values.len()]);
         of(&values).input_gradient(&Cpu, &dy, &mut dx, false, &mut workspace);
-        let gradient = LinearGradient::Adapter(&mut da, &mut db);
+        let gradient = LinearGradient::Adapter(&mut da, &mut db, None);
         of(&values).weight_gradient(&Cpu, &values[0], &dy, gradient, &mut workspace);
         let [x, weight, a, b] = values;
         check(&[x, a, b], &dy, &[dx, da, db], |inputs| {
@@ -231,6 +231,44 @@ fn linear_with_an_adapter() {
             let mut y = vec![0.0; rows * 7];
             of(&values).forward(&Cpu, &values[0], &mut y, false, &mut Workspace::new());
             y
+        });
+    }
+}
+
+/// The lengths are constants to the gradient: they are taken from where it is measured, by magnitudes that stand for them.
+#[test]
+fn linear_with_a_decomposed_adapter() {
+    for rows in [1, 3, 40] {
+        let values =
+            [random(rows * 6, 1), random(7 * 6, 2), random(2 * 6, 3), random(7 * 2, 4), random(7, 6)];
+        let dy = random(rows * 7, 5);
+        let mut workspace = Workspace::new();
+        let adapter =
+            LowRank { a: &values[2], b: &values[3], rank: 2, scale: 1.5, magnitude: Some(&values[4]) };
+        let (weight, bias) = (Weight::Whole(&values[1]), None);
+        let linear = Linear { weight, bias, adapter: Some(adapter), outputs: 7, inputs: 6 };
+        let [mut dx, _, mut da, mut db, mut dm] = values.clone().map(|values| vec![0.0; values.len()]);
+        linear.input_gradient(&Cpu, &dy, &mut dx, false, &mut workspace);
+        let gradient = LinearGradient::Adapter(&mut da, &mut db, Some(&mut dm));
+        linear.weight_gradient(&Cpu, &values[0], &dy, gradient, &mut workspace);
+        let [x, weight, a, b, m] = values;
+        let sum = |a: &[f64], b: &[f64]| -> Vec<f64> {
+            let of = |place: usize| {
+                let (output, input) = (place / 6, place % 6);
+                weight[place] + 1.5 * (b[2 * output] * a[input] + b[2 * output + 1] * a[6 + input])
+            };
+            (0..42).map(of).collect()
+        };
+        let lengths: Vec<f64> =
+            sum(&a, &b).chunks(6).map(|row| row.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
+        check(&[x, a, b, m], &dy, &[dx, da, db, dm], |inputs| {
+            let [x, a, b, m] = inputs else { panic!() };
+            let sum = sum(a, b);
+            let row = |x: &[f64], output: usize| {
+                let dot: f64 = x.iter().zip(&sum[6 * output..]).map(|(x, v)| x * v).sum();
+                m[output] / lengths[output] * dot
+            };
+            x.chunks(6).flat_map(|x| (0..7).map(move |output| (x, output))).map(|(x, o)| row(x, o)).collect()
         });
     }
 }

@@ -1,11 +1,11 @@
 //! Adapters on weights that are held in fewer bits: whatever is computed is what the opened weights give, bit for bit.
 
-use moat_contracts::Frozen;
+use moat_contracts::{Frozen, Precision};
 
 use super::{KINDS, Kind, batch, config, model, tiny};
 use crate::{
     Batch, Cache, Folder, Gradients, Lora, LoraShape, Model, StoredType, TensorError, Weights, decode,
-    forward_backward, logits, merged_logits,
+    forward_backward, logits, merged_logits, token_losses,
 };
 
 const HELD: [Frozen; 3] = [Frozen::Bf16, Frozen::Int8, Frozen::Nf4];
@@ -31,7 +31,8 @@ fn gradients_are_those_of_the_opened_weights_to_the_bit() {
         let all = model(tiny(kind), Some(2), 5);
         let mut some = all.clone();
         let targets = [if kind == Kind::Phi3 { "qkv_proj" } else { "v_proj" }.to_owned()];
-        let shape = LoraShape { rank: 2, alpha: 3.0, rank_stabilized: true, targets: &targets };
+        let shape =
+            LoraShape { rank: 2, alpha: 3.0, rank_stabilized: true, decomposed: false, targets: &targets };
         some.adapter = Some(Lora::shaped(some.weights.architecture(), shape, 5).unwrap());
         for plain in [all, some] {
             for frozen in HELD {
@@ -129,4 +130,65 @@ fn what_is_rounded_is_not_trained() {
     model.weights = model.weights.freeze(Frozen::Nf4).unwrap();
     let refused = forward_backward(&model, &batch(&[9], 17, 3), 1.0, false, &mut gradients);
     assert!(matches!(refused, Err(TensorError::Frozen { frozen: "nf4" })));
+}
+
+#[test]
+fn a_fresh_decomposed_adapter_changes_nothing_and_a_merge_keeps_what_it_learnt() {
+    for frozen in Frozen::ALL {
+        let mut plain = model(tiny(Kind::Qwen3), None, 2);
+        plain.weights = plain.weights.freeze(frozen).unwrap();
+        let targets = ["q_proj".to_owned(), "down_proj".to_owned()];
+        let shape =
+            LoraShape { rank: 2, alpha: 3.0, rank_stabilized: false, decomposed: true, targets: &targets };
+        let mut adapter = Lora::shaped(plain.weights.architecture(), shape, 5).unwrap();
+        adapter.measure(&plain.weights).unwrap();
+        let far = |left: &[f32], right: &[f32]| {
+            left.iter().zip(right).fold(0.0_f32, |most, (left, right)| most.max((left - right).abs()))
+        };
+        let batch = batch(&[30], 17, 3);
+        let base = logits(&plain, &batch).unwrap();
+        let mut tuned = Model { adapter: Some(adapter), ..plain };
+        assert!(far(&logits(&tuned, &batch).unwrap(), &base) < 1e-4);
+        let mut random = crate::random::Random::new(3);
+        for parameter in tuned.trainable_mut().list_mut() {
+            parameter.values.iter_mut().for_each(|value| *value += (0.2 * random.normal()) as f32);
+        }
+        let learnt = logits(&tuned, &batch).unwrap();
+        assert!(far(&learnt, &base) > 1e-2);
+        let adapter = tuned.adapter.clone().unwrap();
+        assert!(far(&merged_logits(&mut tuned, &adapter, &batch).unwrap(), &learnt) < 1e-4);
+        // Few rows and many are one formula.
+        let mut cache = Cache::new(&tuned, 32);
+        let tokens = &batch.tokens;
+        decode(&tuned, &mut cache, &tokens[..29]).unwrap();
+        let last = decode(&tuned, &mut cache, &tokens[29..]).unwrap();
+        assert!(far(&last, &learnt[29 * 17..]) < 1e-4);
+    }
+}
+
+#[test]
+fn products_in_eight_bits_keep_the_gradient_row_by_row() {
+    for kind in KINDS {
+        let [mut held, mut opened] = pair(&model(tiny(kind), Some(2), 5), Frozen::Int8);
+        held.weights.set_precision(Precision::Int8).unwrap();
+        assert!(matches!(opened.weights.set_precision(Precision::Int8), Err(TensorError::Precision { .. })));
+        let packed = batch(&[9, 4, 28, 2], 17, 6);
+        let (_, rounded) = learnt(&held, &packed, false);
+        let mut apart = Gradients::new(&held);
+        forward_backward(&opened, &packed, -0.1, false, &mut apart).unwrap();
+        let norm = apart.norm();
+        forward_backward(&held, &packed, 0.1, false, &mut apart).unwrap();
+        let error = apart.norm() / norm;
+        assert!(error > 1e-5 && error < 0.1, "{kind:?}: {error}");
+        // Each row is rounded by itself: packing, recomputing and more threads change nothing.
+        let (_, again) = learnt(&held, &packed, true);
+        assert_eq!(rounded.named(), again.named(), "{kind:?}");
+        let together = token_losses(&held, &packed).unwrap();
+        let mut alone = Vec::new();
+        for pair in packed.segments.windows(2) {
+            alone.extend(token_losses(&held, &packed.slice(pair[0]..pair[1])).unwrap());
+        }
+        let far = together.iter().zip(&alone).fold(0.0_f32, |most, (one, two)| most.max((one - two).abs()));
+        assert!(far < 1e-4, "{kind:?}: {far}");
+    }
 }

@@ -69,7 +69,8 @@ fn adapters_on_some_linears_of_each_family() {
         (Kind::Biased, &["gate_proj", "down_proj"]),
     ] {
         let targets: Vec<String> = targets.iter().map(|name| (*name).to_owned()).collect();
-        let shape = LoraShape { rank: 2, alpha: 3.0, rank_stabilized: true, targets: &targets };
+        let shape =
+            LoraShape { rank: 2, alpha: 3.0, rank_stabilized: true, decomposed: false, targets: &targets };
         let mut model = model(tiny(kind), None, 3);
         let mut adapter = Lora::shaped(model.weights.architecture(), shape, 5).unwrap();
         let mut random = Random::new(7);

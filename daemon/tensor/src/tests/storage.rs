@@ -247,9 +247,9 @@ fn adapters_come_back_and_are_named_as_peft_does() {
             &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         };
         assert_eq!(told["target_modules"], serde_json::json!(targets));
-        std::fs::write(&path, config.replace("\"use_dora\": false", "\"use_dora\": true")).unwrap();
+        std::fs::write(&path, config.replace("\"use_dora\": false", "\"use_qalora\": true")).unwrap();
         let error = Lora::load(&tiny(kind), dir.path()).unwrap_err();
-        assert!(error.to_string().contains("use_dora"), "{error}");
+        assert!(error.to_string().contains("use_qalora"), "{error}");
     }
 }
 
@@ -257,7 +257,8 @@ fn adapters_come_back_and_are_named_as_peft_does() {
 fn an_adapter_comes_back_with_its_scale_and_its_targets() {
     let dir = tempfile::tempdir().unwrap();
     let targets = ["down_proj".to_owned(), "q_proj".to_owned()];
-    let shape = LoraShape { rank: 4, alpha: 6.0, rank_stabilized: true, targets: &targets };
+    let shape =
+        LoraShape { rank: 4, alpha: 6.0, rank_stabilized: true, decomposed: false, targets: &targets };
     let adapter = Lora::shaped(&tiny(Kind::Qwen3), shape, 1).unwrap();
     adapter.save(dir.path(), "starter").unwrap();
     let path = dir.path().join("adapter_config.json");
