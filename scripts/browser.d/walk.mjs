@@ -218,9 +218,19 @@ try {
   await open(eve, "/ledger/statement.", "ledger of approvals");
   const told = await eve.textContent("tbody");
   assert.ok(told.includes("ben (approver)") && told.includes("statement.approve"));
-  const [download] = await Promise.all([eve.waitForEvent("download"), eve.click("tbody tr:first-child button")]);
-  // What was taken away is verified without the daemon, and so is the whole ledger from a copy of its folder.
   const key = /--key (\S+)/.exec(await eve.textContent("#verify ~ pre"))[1];
+  await eve.click("tbody tr:first-child td:last-child a");
+  await eve.waitForSelector("button.verify:visible");
+  await look(eve, "an entry");
+  await eve.click("button.verify");
+  await eve.waitForSelector("text=The root is signed with this key");
+  assert.equal(await eve.locator(".checks .bad").count(), 0);
+  await eve.fill("#key", key.replace(/.$/, ""));
+  await eve.click("button.verify");
+  await eve.waitForSelector(".checks .bad");
+  await look(eve, "a wrong key");
+  const [download] = await Promise.all([eve.waitForEvent("download"), eve.click("text=Take the receipt away")]);
+  // What was taken away is verified without the daemon, and so is the whole ledger from a copy of its folder.
   site.moat(["ledger", "check-receipt", await download.path(), "--key", key]);
   const copy = path.join(site.folder, "ledger-copy");
   fs.cpSync(path.join(site.folder, "state/ledger"), copy, { recursive: true });

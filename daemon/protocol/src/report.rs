@@ -6,13 +6,14 @@ use moat_contracts::{
     DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, Interval, MemoryPlan, Preview, Proof, Reason,
     Recipe, Survey, TextFault, TrainOutcome,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::boundary::{Canary, Seal};
+use crate::boundary::{Canary, Confined, Seal};
 use crate::rights::Statement;
 
 /// How everything stands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// `moatd`'s version.
     pub version: String,
@@ -34,6 +35,9 @@ pub struct Status {
     pub canary: Canary,
     /// Sandbox protections of this process: name and whether it was had.
     pub protections: BTreeMap<String, bool>,
+    /// What each process gave up: `moatd`, and the last engine that it started.
+    #[serde(default)]
+    pub processes: BTreeMap<String, Confined>,
     /// What waits for a second person.
     pub waiting: u64,
     /// What was made of the sources' records.
@@ -42,7 +46,7 @@ pub struct Status {
 }
 
 /// What was made of the sources' records, in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Made {
     /// Datasets.
     pub datasets: u64,
@@ -61,7 +65,7 @@ pub struct Made {
 }
 
 /// The newest model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Newest {
     /// Its run.
     pub run: String,
@@ -70,7 +74,7 @@ pub struct Newest {
 }
 
 /// How one source stands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceStatus {
     /// `folder` or `git`.
     pub kind: String,
@@ -103,7 +107,7 @@ pub struct SourceStatus {
 }
 
 /// What became of one document.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     /// Its source.
     pub source: String,
@@ -126,7 +130,7 @@ pub struct Why {
 }
 
 /// What became of one record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WhyRecord {
     /// Its id.
     pub record: Digest,
@@ -147,7 +151,7 @@ pub struct WhyRecord {
 }
 
 /// The record that survived in another's place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Twin {
     /// Its source.
     pub source: String,
@@ -158,7 +162,7 @@ pub struct Twin {
 }
 
 /// A dataset or model that a document reached.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reached {
     /// The dataset.
     pub dataset: DatasetId,
@@ -169,7 +173,7 @@ pub struct Reached {
 }
 
 /// A dataset in a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetSummary {
     /// Its id.
     pub id: DatasetId,
@@ -184,7 +188,7 @@ pub struct DatasetSummary {
 }
 
 /// What differs between two datasets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetDiff {
     /// The older one.
     pub a: DatasetId,
@@ -205,7 +209,7 @@ pub struct DatasetDiff {
 }
 
 /// One record of a [`DatasetDiff`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffEntry {
     /// The record's place, in `b` where it is in both.
     pub entry: DatasetEntry,
@@ -214,7 +218,7 @@ pub struct DiffEntry {
 }
 
 /// An imported base.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Base {
     /// Its name in recipes.
     pub name: String,
@@ -231,7 +235,7 @@ pub struct Base {
 }
 
 /// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Waits for the run before it.
@@ -266,7 +270,7 @@ impl RunState {
 }
 
 /// One execution of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Run {
     /// Its name: the recipe's name and a number.
     pub name: String,
@@ -299,7 +303,7 @@ pub struct Run {
 }
 
 /// What was measured while a run trained.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Course {
     /// Every step, in order.
     pub steps: Vec<StepPoint>,
@@ -317,7 +321,7 @@ pub struct Course {
 }
 
 /// What a recipe would train on and take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunPreview {
     /// The dataset.
     pub dataset: DatasetId,
@@ -330,7 +334,7 @@ pub struct RunPreview {
 }
 
 /// What one optimiser step measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepPoint {
     /// Its number, from 1.
     pub step: u64,
@@ -351,7 +355,7 @@ pub struct StepPoint {
 }
 
 /// What one look at the validation side measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ValidationPoint {
     /// Steps done.
     pub step: u64,
@@ -362,7 +366,7 @@ pub struct ValidationPoint {
 }
 
 /// What a backup holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackedUp {
     /// Its folder.
     pub folder: String,
@@ -375,7 +379,7 @@ pub struct BackedUp {
 }
 
 /// What an export wrote.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exported {
     /// What two people agreed to.
     pub statement: Box<Statement>,
