@@ -241,9 +241,19 @@ try {
   await open(fay, "/ledger/statement.", "ledger of approvals");
   const told = await fay.textContent("tbody");
   assert.ok(told.includes("ben (approver)") && told.includes("statement.approve"));
-  const [download] = await Promise.all([fay.waitForEvent("download"), fay.click("tbody tr:first-child button")]);
-  // What was taken away is verified without the daemon, and so is the whole ledger from a copy of its folder.
   const key = /--key (\S+)/.exec(await fay.textContent("#verify ~ pre"))[1];
+  await fay.click("tbody tr:first-child td:last-child a");
+  await fay.waitForSelector("button.verify:visible");
+  await look(fay, "an entry");
+  await fay.click("button.verify");
+  await fay.waitForSelector("text=The root is signed with this key");
+  assert.equal(await fay.locator(".checks .bad").count(), 0);
+  await fay.fill("#key", key.replace(/.$/, ""));
+  await fay.click("button.verify");
+  await fay.waitForSelector(".checks .bad");
+  await look(fay, "a wrong key");
+  const [download] = await Promise.all([fay.waitForEvent("download"), fay.click("text=Take the receipt away")]);
+  // What was taken away is verified without the daemon, and so is the whole ledger from a copy of its folder.
   site.moat(["ledger", "check-receipt", await download.path(), "--key", key]);
   const copy = path.join(site.folder, "ledger-copy");
   fs.cpSync(path.join(site.folder, "state/ledger"), copy, { recursive: true });

@@ -5,12 +5,13 @@ use moat_protocol::control::{
     Fault, Key, MadeAccount, NewAccount, Proof, Reply, Request, Seal, Secret, Update,
 };
 use moat_rights::{Act, Roles, may};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use warp::http::StatusCode;
 
 /// What anyone who reaches the port may know: how the box stands, nothing of what it holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Health {
     /// Version of `moatd`.
     pub version: String,
@@ -138,6 +139,9 @@ pub trait Daemon: Send + Sync + 'static {
 
     /// Whether the daemon ends, so that nothing is to be waited for.
     fn is_ending(&self) -> bool;
+
+    /// What the API's calls are, as OpenAPI.
+    fn description(&self) -> Answer;
 
     /// Answers a call of the API.
     fn call(&self, call: Call) -> BoxFuture<'static, Answer>;

@@ -125,6 +125,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Post "/keys/new", Needs::Act(Act::KeyCreate), people::make_key),
     route!(Post "/keys/{id}/revoke", Needs::Act(Act::KeyRevoke), people::revoke_key),
     route!(Get "/ledger", Needs::Act(Act::LedgerRead), ledger::show),
+    route!(Get "/ledger/entry/{index}", Needs::Act(Act::LedgerRead), ledger::entry),
     route!(Get "/ledger/{kind}", Needs::Act(Act::LedgerRead), ledger::part),
     route!(Get "/ledger/{kind}/{before}", Needs::Act(Act::LedgerRead), ledger::part),
     route!(Post "/ledger/receipt", Needs::Act(Act::LedgerRead), ledger::receipt),

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use hyper::body::{Buf, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE,
+    WWW_AUTHENTICATE,
+};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
@@ -230,19 +233,34 @@ pub fn site(
         let status = if health.is_well() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         fresh(warp::reply::with_status(warp::reply::json(&health), status).into_response())
     });
-    let files =
-        draw::FILES.iter().map(|file| (file.path, file)).collect::<std::collections::BTreeMap<_, _>>();
-    let file = warp::get().and(warp::path::full()).and_then(move |path: warp::path::FullPath| {
-        let found = files.get(path.as_str()).copied();
-        async move { found.map(draw::File::answer).ok_or_else(warp::reject::not_found) }
+    let files = draw::FILES
+        .iter()
+        .map(|file| (file.path.as_str(), file))
+        .collect::<std::collections::BTreeMap<_, _>>();
+    let file = warp::get().and(warp::path::full()).and(warp::header::headers_cloned()).and_then(
+        move |path: warp::path::FullPath, headers: HeaderMap| {
+            let found = files.get(path.as_str()).copied();
+            async move { found.map(|file| file.answer(&headers)).ok_or_else(warp::reject::not_found) }
+        },
+    );
+    let describer = daemon.clone();
+    let described = warp::path!("api" / "v1" / "openapi.json").and(warp::get()).then(move || {
+        let describer = describer.clone();
+        answered(async move { describer.description() })
     });
     let verbs = warp::path!("api" / "v1" / String)
         .and(warp::post())
         .and(warp::header::optional("authorization"))
-        .and(body())
-        .then(move |verb, authorization: Option<String>, mut body: Body| {
+        .and(body().map(Ok).or_else(async |rejection| Ok::<_, Rejection>((Err(status_of(&rejection)),))))
+        .then(move |verb, authorization: Option<String>, body: Result<Body, u16>| {
             let key = authorization.and_then(|text| text.strip_prefix("Bearer ").map(ToOwned::to_owned));
-            answered(daemon.call(Call { verb, key, body: std::mem::take(&mut *body) }))
+            let daemon = daemon.clone();
+            answered(async move {
+                match body {
+                    Ok(mut body) => daemon.call(Call { verb, key, body: std::mem::take(&mut *body) }).await,
+                    Err(status) => Answer::problem(status, error::meaning(status)),
+                }
+            })
         });
     let asked = warp::path::full()
         .and(warp::host::optional())
@@ -260,7 +278,8 @@ pub fn site(
             visit(doer.clone(), knock)
         },
     );
-    let routes = file.or(machine).unify().or(verbs).unify().or(read).unify().or(done).unify();
+    let routes =
+        file.or(machine).unify().or(described).unify().or(verbs).unify().or(read).unify().or(done).unify();
     let secured = routes.recover(move |rejection| refused(site.clone(), rejection)).map(move |reply: _| {
         let mut response = warp::Reply::into_response(reply);
         for (name, value) in HEADERS.into_iter().chain(lasting.then_some(STRICT)) {
@@ -320,6 +339,12 @@ struct Knock {
 
 /// Answers a request for a page, or for what a page's form does.
 async fn visit(site: Arc<Site>, knock: Knock) -> warp::reply::Response {
+    if let Some(rest) = knock.path.strip_prefix("/api/") {
+        // A tool is told in its own words.
+        let verb = rest.strip_prefix("v1/").is_some_and(|verb| !verb.is_empty() && !verb.contains('/'));
+        let status = if verb && knock.body.is_none() { 405 } else { 404 };
+        return answered(async move { Answer::problem(status, error::meaning(status)) }).await;
+    }
     let health = site.daemon.health();
     let (route, segments) = match routes::find(knock.body.is_some(), &knock.path) {
         Found::Route(route, segments) => (route, segments),
@@ -493,7 +518,17 @@ async fn answered(answer: impl Future<Output = Answer>) -> warp::reply::Response
     let Answer { status, body } = answer.await;
     let kind = if status < 400 { "application/json" } else { "application/problem+json" };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    fresh(typed(warp::reply::with_status(body, status).into_response(), kind))
+    let mut response = fresh(typed(warp::reply::with_status(body, status).into_response(), kind));
+    // What RFC 9110 has these two say besides.
+    let besides = match status {
+        StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "POST")),
+        _ => None,
+    };
+    if let Some((name, value)) = besides {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Says that an answer is of this moment.
@@ -503,8 +538,13 @@ fn fresh(mut response: warp::reply::Response) -> warp::reply::Response {
 }
 
 async fn refused(site: Arc<Site>, rejection: Rejection) -> Result<warp::reply::Response, Infallible> {
+    Ok(page(&site, &site.daemon.health(), None, error::plain(status_of(&rejection))))
+}
+
+/// What a rejection means.
+fn status_of(rejection: &Rejection) -> u16 {
     // What was sent to the right place is told first: every other place refuses the method.
-    let status = if rejection.is_not_found() {
+    if rejection.is_not_found() {
         404
     } else if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
         413
@@ -516,6 +556,5 @@ async fn refused(site: Arc<Site>, rejection: Rejection) -> Result<warp::reply::R
         405
     } else {
         400
-    };
-    Ok(page(&site, &site.daemon.health(), None, error::plain(status)))
+    }
 }

@@ -45,6 +45,10 @@ impl Daemon for Fixed {
         false
     }
 
+    fn description(&self) -> Answer {
+        Answer { status: 200, body: b"{\"openapi\":\"3.1.0\"}".to_vec() }
+    }
+
     fn call(&self, call: Call) -> BoxFuture<'static, Answer> {
         Box::pin(async move {
             match call.key {
@@ -212,6 +216,24 @@ fn a_browser_s_client_reads_the_page_under_the_box_s_own_authority() {
     assert!(health.contains("\"sealed\":true") && health.ends_with(" 503"), "{health}");
     let (_, missing) = port.curl(&["--write-out", " %{http_code}"], "/etc/passwd");
     assert!(missing.ends_with(" 404"), "{missing}");
+    // A tool is told by problems (RFC 9457), whatever it does wrong.
+    let large = "x".repeat(64);
+    for (arguments, path, status, besides) in [
+        (&["--data", "{}"][..], "/api/v1/status", 401, "www-authenticate: Bearer"),
+        (&[], "/api/v1/status", 405, "allow: POST"),
+        (&[], "/api/v2/status", 404, ""),
+        (&["--data", "{}"], "/api/v1/a/b", 404, ""),
+        (&["--data", &large, "--header", "Content-Length: 9999999"], "/api/v1/status", 413, ""),
+    ] {
+        let (_, answer) = port.curl(&[&["--include", "--http1.1"][..], arguments].concat(), path);
+        let said = answer.contains(&format!("HTTP/1.1 {status} "))
+            && answer.contains("content-type: application/problem+json")
+            && answer.contains(&format!("\"status\":{status}"))
+            && answer.contains(besides);
+        assert!(said, "{path} {answer}");
+    }
+    let (_, whole) = port.curl(&[], "/api/v1/openapi.json");
+    assert!(whole.contains("\"openapi\":\"3.1"), "{whole}");
     // Every answer says so, one that says no too.
     for (arguments, path) in [
         (&[][..], "/sign-in"),

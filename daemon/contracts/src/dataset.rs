@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, RecordId};
 
 /// Names a dataset: SHA-256 of its canonical manifest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetId(pub Digest);
 
 impl fmt::Display for DatasetId {
@@ -22,7 +23,7 @@ impl fmt::Debug for DatasetId {
 }
 
 /// Which side of a dataset a record is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// Trained on.
@@ -48,7 +49,7 @@ impl Split {
 }
 
 /// One record's place in a dataset.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetEntry {
     /// The record.
     pub record: RecordId,
@@ -63,7 +64,7 @@ pub struct DatasetEntry {
 }
 
 /// Totals of one side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SplitCounts {
     /// Records.
     pub records: u64,
@@ -74,7 +75,7 @@ pub struct SplitCounts {
 }
 
 /// Totals of one source within a dataset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetSource {
     /// Trained on.
     pub train: SplitCounts,
@@ -127,7 +128,7 @@ pub struct DatasetShape {
 
 /// An immutable, content-addressed list of records with its splits. The same documents, rules and recipe give
 /// the same id on every machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Dataset {
     /// SHA-256 of the canonical manifest.
     pub id: DatasetId,

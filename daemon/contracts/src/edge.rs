@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DatasetId, RecordId};
 
 /// One held-back record under base and tuned model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DocumentLoss {
     /// The record.
     pub record: RecordId,
@@ -20,7 +21,7 @@ pub struct DocumentLoss {
 }
 
 /// A figure with its confidence interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// The figure over all records.
     pub value: f64,
@@ -31,7 +32,7 @@ pub struct Interval {
 }
 
 /// The edge on one source, or on all.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceEdge {
     /// Held-back records.
     pub records: u64,
@@ -46,7 +47,7 @@ pub struct SourceEdge {
 }
 
 /// What tuning did to text unlike the company's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ForgettingReport {
     /// The text set's name.
     pub text: String,
@@ -61,7 +62,7 @@ pub struct ForgettingReport {
 }
 
 /// How much better than its base a tuned model is on held-back data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeReport {
     /// The dataset whose held-out side was examined.
     pub dataset: DatasetId,

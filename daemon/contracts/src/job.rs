@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, DocumentLoss, MemoryPlan, Proof, Recipe, RecordId, RunKey, Split, Survey};
@@ -55,7 +56,7 @@ pub struct Start {
 }
 
 /// How a training job ended well.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainOutcome {
     /// Optimiser steps done.
     pub steps: u64,
@@ -75,7 +76,7 @@ pub struct TrainOutcome {
 }
 
 /// How the validation loss went, and what it decided.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ValidationOutcome {
     /// Before the first step, nats a token.
     pub first: f64,
@@ -121,7 +122,7 @@ pub struct ExportJob {
 }
 
 /// How to draw tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sampling {
     /// 0 takes the likeliest token.
     pub temperature: f64,
@@ -153,7 +154,7 @@ pub struct AskJob {
 }
 
 /// One token with its log-probability.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenLogprob {
     /// Token id.
     pub token: u32,
@@ -162,7 +163,7 @@ pub struct TokenLogprob {
 }
 
 /// What one model answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Completion {
     /// `base` or `tuned`.
     pub model: String,
@@ -177,7 +178,7 @@ pub struct Completion {
 }
 
 /// What a job reports while it goes on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Progress {
     /// The job is preparing: loading weights, tokenising, packing.

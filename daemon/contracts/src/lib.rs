@@ -21,7 +21,7 @@ mod text;
 pub use architecture::{
     Activation, Architecture, ArchitectureError, Family, LinearShape, Rope, RopeScaling, Sliding, TensorShape,
 };
-pub use boundary::{Attempt, Outcome, Protection};
+pub use boundary::{Attempt, Held, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetShape, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};

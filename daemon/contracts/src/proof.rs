@@ -1,10 +1,11 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::RecordId;
 
 /// What a run shows of itself before it may train, and of its weights before it hands them over; in the order in which it is
 /// told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Claim {
     /// No example is masked whole; the figure counts those that are.
@@ -108,7 +109,7 @@ impl Claim {
 }
 
 /// One claim, and what was found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Proof {
     /// What is claimed.
     pub claim: Claim,
@@ -138,7 +139,7 @@ impl Proof {
 }
 
 /// What a side of a dataset comes to as tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Survey {
     /// Examples.
     pub examples: u64,
@@ -173,7 +174,7 @@ impl Survey {
 }
 
 /// What memory is taken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryUse {
     /// The program itself, its libraries' buffers and the tokenizer.
@@ -214,7 +215,7 @@ impl MemoryUse {
 }
 
 /// One part of a [`MemoryPlan`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryPart {
     /// What for.
     #[serde(rename = "use")]
@@ -224,7 +225,7 @@ pub struct MemoryPart {
 }
 
 /// What a run takes of memory at its peak, by part.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryPlan {
     /// The parts, in the order of [`MemoryUse`].
     pub parts: Vec<MemoryPart>,
@@ -247,7 +248,7 @@ impl MemoryPlan {
 }
 
 /// Neighbouring tokens of an example that are learnt, or are not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stretch {
     /// Their text, special tokens written out.
     pub text: String,
@@ -256,7 +257,7 @@ pub struct Stretch {
 }
 
 /// What a recipe would train on and take, without training. It holds customers' text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Preview {
     /// The training side as tokens.
     pub survey: Survey,

@@ -1,5 +1,7 @@
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{Digest, Kind};
@@ -8,7 +10,7 @@ use crate::{Digest, Kind};
 ///
 /// Field by field it is the TOML file; a missing key takes the value of [`Default`]. Keys that came after the first
 /// release are not written where they hold their default, so that the hashes of older recipes stay.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
     /// Names the recipe for people.
@@ -35,7 +37,7 @@ pub struct Recipe {
 }
 
 /// Which records go into the dataset.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectionRecipe {
     /// Source names; empty takes all.
@@ -47,7 +49,7 @@ pub struct SelectionRecipe {
 }
 
 /// Which records are held back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitRecipe {
     /// Share of near-duplicate groups held back, above 0 and below 1.
@@ -60,7 +62,7 @@ pub struct SplitRecipe {
 }
 
 /// What is trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// A low-rank adapter on every linear of every block; the base is frozen.
@@ -80,6 +82,19 @@ pub enum Recompute {
     Yes,
     /// Where the memory plan does not fit without.
     Auto,
+}
+
+impl JsonSchema for Recompute {
+    fn schema_name() -> Cow<'static, str> {
+        "Recompute".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "enum": [false, true, "auto"],
+            "description": "Whether blocks are computed again in the backward; \"auto\" where the memory plan does not fit without."
+        })
+    }
 }
 
 impl Serialize for Recompute {
@@ -161,7 +176,7 @@ pub enum Precision {
 }
 
 /// How to train.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainRecipe {
     /// What is trained.
@@ -193,7 +208,7 @@ pub struct TrainRecipe {
 
 /// What the loss on the validation side decides. It is never the side that the edge is measured on: choosing by that one
 /// would flatter the edge.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidationRecipe {
     /// Optimiser steps between measurements; there is one before the first step and one after the last as well.
@@ -211,7 +226,7 @@ pub struct ValidationRecipe {
 }
 
 /// What a run ends with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// The weights after the last step.
@@ -222,7 +237,7 @@ pub enum Keep {
 }
 
 /// The adapter's shape.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraRecipe {
     /// Rank.
@@ -244,7 +259,7 @@ pub struct LoraRecipe {
 }
 
 /// How the learning rate goes on after the warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// It stays.
@@ -259,7 +274,7 @@ pub enum Schedule {
 }
 
 /// How the last part of [`Schedule::Wsd`] falls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DecayShape {
     /// By the same amount at each step.
@@ -272,7 +287,7 @@ pub enum DecayShape {
 }
 
 /// A sort of tensor that weight decay may apply to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DecayGroup {
     /// Weights of linears; of an adapter, A and B.
@@ -286,7 +301,7 @@ pub enum DecayGroup {
 }
 
 /// AdamW and its learning rate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerRecipe {
     /// Peak learning rate.
@@ -323,7 +338,7 @@ pub struct OptimizerRecipe {
 }
 
 /// How AdamW's moments are held.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OptimizerState {
     /// As 32-bit floats.
     #[default]
@@ -335,7 +350,7 @@ pub enum OptimizerState {
 }
 
 /// How to measure the edge.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluateRecipe {
     /// Bootstrap resamples.

@@ -1,12 +1,13 @@
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, DocumentId, Kind};
 
 /// Names a record by what is trained on: SHA-256 over kind, language and curated text ([`Record::id_of`]). Two
 /// documents with the same text give the same id, on every machine.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct RecordId(pub Digest);
 
 impl fmt::Display for RecordId {
@@ -59,7 +60,7 @@ impl Verdict {
 }
 
 /// One finding that led to a verdict. Holds a rule's name and its measure, never the customer's text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// The rule's key in the configuration, such as `max_symbol_ratio`, or the detector's label, such as `EMAIL`.
     pub rule: String,

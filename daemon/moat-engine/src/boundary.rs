@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use moat_contracts::Protection;
+use moat_contracts::{Held, Protection};
 use moat_firewall::canary::Ways;
 use moat_firewall::{Files, Paths, Policy, Program, Protections};
 use moat_protocol::engine::ToEngine;
@@ -77,6 +77,15 @@ impl Boundary {
     /// Each protection and whether it was had.
     pub(crate) fn had(&self) -> impl Iterator<Item = (Protection, bool)> {
         self.had.iter().map(|(protection, had)| (protection, had.is_ok()))
+    }
+
+    /// Each protection with why it was not had, for whoever watches the boundary.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let held = |(protection, had): (Protection, Result<(), &str>)| Held {
+            protection,
+            refused: had.err().map(ToOwned::to_owned),
+        };
+        self.had.iter().map(held).collect()
     }
 
     /// In words, for the job's first report.

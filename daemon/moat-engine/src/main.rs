@@ -95,6 +95,7 @@ fn main() -> ExitCode {
     if let Err(error) = link.listen() {
         return complain(3, &error.to_string());
     }
+    link.send(&FromEngine::Confined(boundary.held()));
     let last = match closed {
         Ok(()) => faults::caught(|| jobs::run(&mut link, job, &boundary, arguments.threads, allowed)),
         Err(reason) => FromEngine::Failed { reason },

@@ -33,6 +33,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     /// Show how sources, records and runs stand.
     Status,
+    /// Show what the API takes and who may ask it; with --json its description in OpenAPI 3.1.
+    Api,
     /// Check a configuration or a recipe whole, without moatd.
     Check(Check),
     /// Look at the sources again, and wait until everything found is curated.

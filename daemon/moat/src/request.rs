@@ -16,6 +16,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Check(_) | Verb::Verify { .. } | Verb::Restore { .. } | Verb::Bundle(_) => return Ok(None),
         Verb::Ledger(Ledger::Verify { .. } | Ledger::CheckReceipt { .. }) => return Ok(None),
         Verb::Status => Request::Status,
+        Verb::Api => Request::Api,
         Verb::Scan => Request::Scan,
         Verb::Why { path } => Request::Why { path: document(path)?.0 },
         Verb::Dataset(Dataset::Build { recipe }) => Request::DatasetBuild { recipe: read(recipe)? },

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::answer;
 use crate::daemon::Daemon;
+use crate::description::description;
 use crate::failure::Failure;
 use crate::intake::Intake;
 use crate::people::Caller;
@@ -30,6 +31,14 @@ pub(crate) async fn call(daemon: Arc<Daemon>, intake: Intake, call: Call) -> Ans
     }
 }
 
+/// What can be called, for whoever asks: it tells nothing of this box.
+pub(crate) fn described() -> Answer {
+    match description().and_then(|whole| serde_json::to_vec(&whole).map_err(Failure::internal)) {
+        Ok(body) => Answer { status: 200, body },
+        Err(failure) => Answer::problem(status(failure.fault), &failure.message),
+    }
+}
+
 /// A verb with its value, as the command line sends them.
 fn request(verb: &str, body: &[u8]) -> Result<Request, Answer> {
     let value = if body.is_empty() {
@@ -38,10 +47,15 @@ fn request(verb: &str, body: &[u8]) -> Result<Request, Answer> {
         // The parser's own message would repeat what was sent.
         serde_json::from_slice(body).map_err(|_| Answer::problem(400, "the body is no JSON"))?
     };
-    let request =
-        if value.is_null() { json!({ "verb": verb }) } else { json!({ "verb": verb, "value": value }) };
-    serde_json::from_value(request)
-        .map_err(|_| Answer::problem(400, "there is no such verb, or its fields are not those that it takes"))
+    // Many a tool sends an empty object for nothing.
+    let empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+    let with = (!value.is_null()).then(|| json!({ "verb": verb, "value": value }));
+    let without = (value.is_null() || empty).then(|| json!({ "verb": verb }));
+    let found =
+        [with, without].into_iter().flatten().find_map(|request| serde_json::from_value(request).ok());
+    let unknown =
+        "there is no such verb, or its fields are not those that it takes: see /api/v1/openapi.json";
+    found.ok_or_else(|| Answer::problem(400, unknown))
 }
 
 fn body(reply: &Reply) -> Result<Vec<u8>, Failure> {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use moat_contracts::{Attempt, Protection};
+use moat_contracts::{Attempt, Held, Protection};
 use moat_firewall::canary::{self, Watch, Ways};
 use moat_firewall::{Files, Paths, Policy, Program};
 use moat_ledger::{Act, Phase, Who};
+use moat_protocol::control::Confined;
 use moat_settings::{EnginePlace, Settings, SourceKind};
 use tracing::{error, info, warn};
 
@@ -160,10 +161,22 @@ impl Boundary {
         if LISTENER.set(daemon.clone()).is_err() {
             return Err(Failure::internal("the canary has a listener already"));
         }
+        let held = |(protection, had): (Protection, Result<(), &str>)| Held {
+            protection,
+            refused: had.err().map(ToOwned::to_owned),
+        };
+        confined("moatd", self.protections.iter().map(held).collect());
         let every = Duration::from_secs(daemon.settings.boundary.canary_seconds);
         canary::watch(self.ways.clone(), every, |attempts| tried("moatd", &attempts))
             .map_err(Failure::internal)
     }
+}
+
+/// Hears what a process gave up.
+pub(crate) fn confined(process: &str, protections: Vec<Held>) {
+    let Some(daemon) = LISTENER.get() else { return };
+    let mut known = daemon.confined.lock().unwrap_or_else(PoisonError::into_inner);
+    known.insert(process.to_owned(), Confined { since: now(), protections });
 }
 
 /// Hears what a process's canary tried.

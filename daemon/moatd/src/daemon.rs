@@ -9,7 +9,7 @@ use moat_contracts::Digest;
 use moat_curate::Compiled;
 use moat_firewall::canary::Counts;
 use moat_ledger::{Act, Ledger, Phase, Who};
-use moat_protocol::control::Update;
+use moat_protocol::control::{Confined, Update};
 use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::warn;
@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     /// Why no work on data is done although the vault is open.
     held_back: Mutex<Option<String>>,
     pub(crate) protections: Protections,
+    /// What each process gave up, by its name.
+    pub(crate) confined: Mutex<BTreeMap<String, Confined>>,
     /// How the canary's attempts went: moatd's own and its engines'.
     pub(crate) canary: Mutex<Counts>,
     /// Seconds since 1970 at which a canary last flew.
@@ -119,6 +121,7 @@ impl Daemon {
             state,
             ledger,
             protections,
+            confined: Mutex::default(),
             canary: Mutex::default(),
             flown: Mutex::default(),
             alarm: Mutex::default(),

@@ -113,6 +113,10 @@ impl Engine {
     pub(crate) async fn next(&mut self) -> Result<FromEngine, EngineError> {
         loop {
             return match self.input.recv().await {
+                Some(Ok(FromEngine::Confined(held))) => {
+                    crate::boundary::confined("moat-engine", held);
+                    continue;
+                }
                 Some(Ok(FromEngine::Canary(attempts))) => {
                     crate::boundary::tried("moat-engine", &attempts);
                     continue;

@@ -8,6 +8,7 @@ mod api;
 mod boundary;
 mod control;
 mod daemon;
+mod description;
 mod engine;
 mod examples;
 mod failure;

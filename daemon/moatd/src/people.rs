@@ -324,7 +324,7 @@ pub(crate) fn account(row: &AccountRow) -> Result<Account, Failure> {
 
 /// What a request needs.
 #[derive(Clone, Copy)]
-enum Needed {
+pub(crate) enum Needed {
     /// Nothing but being known; what is shown besides is judged where it happens.
     Nothing,
     /// Keeping a box that is not set up.
@@ -334,9 +334,9 @@ enum Needed {
 }
 
 /// The right that a request needs: the one place that says it, for command line, API and web.
-fn needed(request: &Request) -> Needed {
+pub(crate) fn needed(request: &Request) -> Needed {
     Needed::Act(match request {
-        Request::Status => return Needed::Nothing,
+        Request::Api | Request::Status => return Needed::Nothing,
         Request::VaultInit { .. } | Request::SetUp { .. } | Request::Invite => return Needed::Keeper,
         Request::Scan => Act::SourceScan,
         Request::Why { .. } | Request::DatasetDiff { .. } => Act::RecordWhy,

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
     let act = |name: &str| Act::new(who.clone(), name, Phase::Intent);
     Some(match request {
-        Request::Status => return None,
+        Request::Api | Request::Status => return None,
         Request::Scan => act("source.scan"),
         Request::Why { .. } => act("document.why"),
         Request::DatasetBuild { recipe } => act("dataset.build").on("recipe", recipe.hash()),

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use moat_catalog::{Batch, JoinedRow, RunRow, StepRow, ValidationRow};
+use moat_catalog::{Batch, Catalog, JoinedRow, RunRow, StepRow, ValidationRow};
 use moat_contracts::{
     Dataset, DocumentLoss, EdgeReport, EvaluateJob, MemoryPlan, Method, Progress, Proof, Recipe, RunKey,
     Split, Survey, TrainJob, TrainOutcome,
@@ -198,13 +198,17 @@ pub(crate) fn key(daemon: &Daemon, run: &RunRow) -> Result<RunKey, Failure> {
 
 /// A run as `moat` shows it.
 pub(crate) fn shown(daemon: &Daemon, run: RunRow) -> Result<Run, Failure> {
+    shown_by(daemon, &daemon.state.catalog()?, run)
+}
+
+/// As [`shown`], by a catalog that is open already.
+pub(crate) fn shown_by(daemon: &Daemon, catalog: &Catalog, run: RunRow) -> Result<Run, Failure> {
     let damaged =
         |what: &str| Failure::internal(format!("the {what} of run {} is damaged in the catalog", run.name));
     let parse_outcome =
         |json: &String| serde_json::from_str::<TrainOutcome>(json).map_err(|_| damaged("outcome"));
     let outcome = run.outcome.as_ref().map(parse_outcome).transpose()?;
     let edge = edge(&run)?;
-    let catalog = daemon.state.catalog()?;
     let steps = catalog.last_step(&run.name)?.unwrap_or(0);
     Ok(Run {
         sweep: catalog.sweep_of(&run.name)?,

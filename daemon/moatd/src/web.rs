@@ -71,6 +71,10 @@ impl moat_admin::Daemon for Web {
         self.daemon.is_ending()
     }
 
+    fn description(&self) -> Answer {
+        api::described()
+    }
+
     fn call(&self, call: Call) -> BoxFuture<'static, Answer> {
         Box::pin(api::call(self.daemon.clone(), self.intake.clone(), call))
     }

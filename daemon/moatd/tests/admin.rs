@@ -32,6 +32,27 @@ fn filled(path: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
+/// Whether a role may follow every link of a page and send every form of it: what it may not is not offered.
+fn offers_what_is_allowed(page: &str, roles: Roles, who: &str, at: &str) {
+    let fits = |pattern: &str, path: &str| {
+        let (pattern, path): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), path.split('/').collect());
+        let same = |(pattern, part): (&&str, &&str)| pattern.starts_with('{') || pattern == part;
+        pattern.len() == path.len() && pattern.iter().zip(&path).all(same)
+    };
+    for (mark, method) in [("action=\"/", "POST"), ("<a href=\"/", "GET"), ("data-live=\"/", "GET")] {
+        for rest in page.split(mark).skip(1) {
+            let path = format!("/{}", rest.split('"').next().unwrap());
+            let route = routes().find(|route| route.method == method && fits(route.path, &path));
+            let route = route.unwrap_or_else(|| panic!("{who} {at}: {method} {path} leads nowhere"));
+            let allowed = match route.needs {
+                Needs::Anyone | Needs::Account => true,
+                Needs::Act(act) => may(roles, act),
+            };
+            assert!(allowed, "{who} is offered {method} {path} at {at}");
+        }
+    }
+}
+
 #[test]
 fn every_route_is_for_the_roles_that_the_table_says_and_for_nobody_else() {
     let mut site = Site::new();
@@ -101,6 +122,9 @@ fn every_route_is_for_the_roles_that_the_table_says_and_for_nobody_else() {
                 (true, _) => &[200],
             };
             assert!(expected.contains(&seen.status), "{who} {} {path}: {}", route.method, seen.text);
+            if route.method == "GET" && !route.live && seen.status != 303 {
+                offers_what_is_allowed(&seen.text, roles, who, &path);
+            }
         }
         for stranger in [&nobody, ended] {
             let seen = ask(stranger, &stranger.token());
@@ -366,4 +390,64 @@ fn two_people_make_the_first_accounts_in_a_browser_with_a_code_that_counts_once(
         assert!(!text.contains(hidden), "{text}");
     }
     site.kill();
+}
+
+#[test]
+fn the_boundary_tells_what_each_process_gave_up_and_an_entry_carries_its_proof() {
+    let mut site = Site::new();
+    let address = site.open_port();
+    for index in 0..40 {
+        site.write(&format!("{index}.txt"), &site::prose(&mut site::Random(index), 10));
+    }
+    site.start();
+    site.import_base();
+    site.scan();
+    site.run(&site::tiny_recipe(3));
+    let own = rustix::process::geteuid().as_raw();
+    let people = site.set_up(&[
+        ("vic", "viewer", None),
+        ("eve", "auditor", None),
+        ("ben", "approver", None),
+        ("k", "admin,engineer", Some(own)),
+    ]);
+    let key =
+        Request::ApiKeyCreate { name: "reports".to_owned(), scope: vec!["status.read".to_owned()], days: 2 };
+    assert!(matches!(site.call(key), Reply::ApiKey(_)));
+    let told = status(&site);
+    assert_eq!(told.processes.keys().collect::<Vec<_>>(), ["moat-engine", "moatd"]);
+    assert!(told.canary.ways.keys().all(|way| told.canary.last.contains_key(way)), "{:?}", told.canary);
+    let [vic, eve, ben] = [0, 1, 2].map(|number| {
+        let browser = Browser::trusting(&site, address);
+        browser.sign_in(&people[number]);
+        browser
+    });
+    for (browser, keys) in [(&vic, false), (&eve, false), (&ben, true)] {
+        let page = browser.get("/boundary").text;
+        for said in [
+            "What moatd gave up",
+            "What moat-engine gave up",
+            "no core dumps",
+            "Who may do what",
+            "Nothing has left",
+        ] {
+            assert!(page.contains(said), "{said}: {page}");
+        }
+        assert_eq!(page.contains("reports"), keys, "{page}");
+    }
+    // Whoever only looks is given nothing to press but the way out.
+    assert_eq!(vic.get("/boundary").text.matches("<form").count(), 1);
+    assert_eq!(vic.get("/ledger/entry/1").status, 403);
+
+    let page = eve.get("/ledger/entry/1").text;
+    let between =
+        |begin: &str, end: &str| page.split(begin).nth(1).unwrap().split(end).next().unwrap().to_owned();
+    let receipt = between("id=\"receipt\">", "</code>");
+    let key = moat_ledger::PublicKey::from_text(&between("id=\"key\" value=\"", "\"")).unwrap();
+    let (entry, _) = moat_ledger::verify_receipt(&receipt, &key).unwrap();
+    assert_eq!(entry.index, 1);
+    assert!(page.contains(&entry.act) && page.contains("moat ledger check-receipt"), "{page}");
+    for nowhere in ["/ledger/entry/999999", "/ledger/entry/-1", "/ledger/entry/x"] {
+        assert_eq!(eve.get(nowhere).status, 404, "{nowhere}");
+    }
+    site.end();
 }

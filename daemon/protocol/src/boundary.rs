@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use moat_contracts::Held;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Something that must not be printed, and is wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]
+#[schemars(extend("format" = "password"))]
 pub struct Secret(pub String);
 
 impl fmt::Debug for Secret {
@@ -18,7 +21,7 @@ impl fmt::Debug for Secret {
 }
 
 /// What opens the vault.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
     /// A passphrase.
@@ -28,7 +31,7 @@ pub enum Key {
 }
 
 /// A new way to open the vault.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NewSlot {
     /// The credential `moat-kek` that systemd hands to `moatd`.
@@ -45,7 +48,7 @@ pub enum NewSlot {
 }
 
 /// How the vault stands, as anyone may know it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Seal {
     /// True while nothing that is sealed can be opened.
     pub sealed: bool,
@@ -67,7 +70,7 @@ pub struct Seal {
 }
 
 /// One way to open the vault.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Slot {
     /// Its number.
     pub id: u32,
@@ -76,7 +79,7 @@ pub struct Slot {
 }
 
 /// Entries of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerPage {
     /// Entries in all.
     pub size: u64,
@@ -89,7 +92,7 @@ pub struct LedgerPage {
 }
 
 /// One entry of the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerEntry {
     /// Its place, from 0.
     pub index: u64,
@@ -110,10 +113,22 @@ pub struct LedgerEntry {
 }
 
 /// Ways out that canaries tried.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Canary {
     /// Each way: how often it was tried, and how often it was open.
     pub ways: BTreeMap<String, (u64, u64)>,
+    /// What came of the last try of each way, in words.
+    #[serde(default)]
+    pub last: BTreeMap<String, String>,
     /// Seconds since 1970 at which a canary last flew.
     pub flown: Option<i64>,
+}
+
+/// What a process gave up before it touched data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Confined {
+    /// Seconds since 1970 at which it did.
+    pub since: i64,
+    /// Each protection: in force, or why not.
+    pub protections: Vec<Held>,
 }

@@ -3,9 +3,10 @@
 //! The caller is known by SO_PEERCRED; no message says who it is from.
 
 use moat_contracts::{Completion, Dataset, Progress, Recipe, Sampling, Sweep};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
+pub use crate::boundary::{Canary, Confined, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
 pub use crate::comparison::{Against, Comparison, KeyDifference, SweepReport, SweepRun, SweepState};
 pub use crate::data::{
     Change, DatasetFacts, Decided, Judgement, Mark, Near, Piece, REVIEW_COUNT, RecordFilter, RecordFound,
@@ -19,9 +20,11 @@ pub use crate::report::{
 pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
 
 /// What `moat` asks for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "verb", content = "value", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "verb", content = "value", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
+    /// What can be asked for, as OpenAPI 3.1.
+    Api,
     /// How everything stands.
     Status,
     /// Look at the sources again, and answer when everything found is curated.
@@ -327,11 +330,13 @@ pub enum Request {
 }
 
 /// What `moatd` answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "reply", content = "value", rename_all = "snake_case")]
 pub enum Reply {
     /// The request is being worked on.
     Update(Update),
+    /// The answer to [`Request::Api`].
+    Api(Box<serde_json::Value>),
     /// The answer to [`Request::Status`] and [`Request::Scan`].
     Status(Box<Status>),
     /// The answer to [`Request::Why`]: one for every document that the path names.
@@ -417,7 +422,7 @@ pub enum Reply {
 }
 
 /// Whose fault it is that a request could not be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The request names something that is not there, or cannot be done as asked.
@@ -433,7 +438,7 @@ pub enum Fault {
 }
 
 /// What goes on while a request is being worked on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "update", content = "value", rename_all = "snake_case")]
 pub enum Update {
     /// Sources are being read and curated.

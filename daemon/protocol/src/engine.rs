@@ -1,12 +1,12 @@
 //! `moatd` with `moat-engine`: one job a connection, one connection an engine's life.
 //!
 //! After both [`crate::Hello`]s, `moatd` sends a job, then (for [`ToEngine::Train`], [`ToEngine::Preview`] and [`ToEngine::Evaluate`])
-//! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends any number of [`FromEngine::Progress`] and [`FromEngine::Canary`] and
-//! exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
+//! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends one [`FromEngine::Confined`], any number of
+//! [`FromEngine::Progress`] and [`FromEngine::Canary`] and exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
 
 use moat_contracts::{
-    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Preview, Progress, TrainJob,
-    TrainOutcome,
+    AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Held, Preview, Progress,
+    TrainJob, TrainOutcome,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,8 @@ pub enum ToEngine {
 pub enum FromEngine {
     /// The job goes on.
     Progress(Progress),
+    /// What the engine gave up; comes once, when its boundary is closed around the job.
+    Confined(Vec<Held>),
     /// The engine's canary tried every way out; may come at any time before the last word.
     Canary(Vec<Attempt>),
     /// A training job is done; its weights are on disk.

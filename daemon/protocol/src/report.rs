@@ -6,13 +6,14 @@ use moat_contracts::{
     DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, Interval, MemoryPlan, Preview, Proof, Reason,
     Recipe, Survey, TextFault, TrainOutcome,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::boundary::{Canary, Seal};
+use crate::boundary::{Canary, Confined, Seal};
 use crate::rights::Statement;
 
 /// How everything stands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// `moatd`'s version.
     pub version: String,
@@ -34,6 +35,9 @@ pub struct Status {
     pub canary: Canary,
     /// Sandbox protections of this process: name and whether it was had.
     pub protections: BTreeMap<String, bool>,
+    /// What each process gave up: `moatd`, and the last engine that it started.
+    #[serde(default)]
+    pub processes: BTreeMap<String, Confined>,
     /// What waits for a second person.
     pub waiting: u64,
     /// Records that wait for a person, counted up to [`crate::control::REVIEW_COUNT`].
@@ -45,7 +49,7 @@ pub struct Status {
 }
 
 /// What was made of the sources' records, in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Made {
     /// Datasets.
     pub datasets: u64,
@@ -64,7 +68,7 @@ pub struct Made {
 }
 
 /// The newest model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Newest {
     /// Its run.
     pub run: String,
@@ -73,7 +77,7 @@ pub struct Newest {
 }
 
 /// How one source stands.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceStatus {
     /// `folder` or `git`.
     pub kind: String,
@@ -106,7 +110,7 @@ pub struct SourceStatus {
 }
 
 /// What became of one document.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     /// Its source.
     pub source: String,
@@ -129,7 +133,7 @@ pub struct Why {
 }
 
 /// What became of one record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WhyRecord {
     /// Its id.
     pub record: Digest,
@@ -153,7 +157,7 @@ pub struct WhyRecord {
 }
 
 /// The record that survived in another's place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Twin {
     /// Its source.
     pub source: String,
@@ -164,7 +168,7 @@ pub struct Twin {
 }
 
 /// A dataset or model that a document reached.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reached {
     /// The dataset.
     pub dataset: DatasetId,
@@ -175,7 +179,7 @@ pub struct Reached {
 }
 
 /// A dataset in a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetSummary {
     /// Its id.
     pub id: DatasetId,
@@ -190,7 +194,7 @@ pub struct DatasetSummary {
 }
 
 /// What differs between two datasets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetDiff {
     /// The older one.
     pub a: DatasetId,
@@ -211,7 +215,7 @@ pub struct DatasetDiff {
 }
 
 /// One record of a [`DatasetDiff`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffEntry {
     /// The record's place, in `b` where it is in both.
     pub entry: DatasetEntry,
@@ -220,7 +224,7 @@ pub struct DiffEntry {
 }
 
 /// An imported base.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Base {
     /// Its name in recipes.
     pub name: String,
@@ -237,7 +241,7 @@ pub struct Base {
 }
 
 /// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Waits for the run before it.
@@ -272,7 +276,7 @@ impl RunState {
 }
 
 /// One execution of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Run {
     /// Its name: the recipe's name and a number.
     pub name: String,
@@ -308,7 +312,7 @@ pub struct Run {
 }
 
 /// What was measured while a run trained.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Course {
     /// Every step, in order; none where there are too many to tell each, as `joined` does then.
     pub steps: Vec<StepPoint>,
@@ -332,7 +336,7 @@ pub struct Course {
 }
 
 /// What a recipe would train on and take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunPreview {
     /// The dataset.
     pub dataset: DatasetId,
@@ -345,7 +349,7 @@ pub struct RunPreview {
 }
 
 /// What one optimiser step measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepPoint {
     /// Its number, from 1.
     pub step: u64,
@@ -428,7 +432,7 @@ impl StepPoint {
 }
 
 /// What one look at the validation side measured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ValidationPoint {
     /// Steps done.
     pub step: u64,
@@ -439,7 +443,7 @@ pub struct ValidationPoint {
 }
 
 /// What a backup holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackedUp {
     /// Its folder.
     pub folder: String,
@@ -452,7 +456,7 @@ pub struct BackedUp {
 }
 
 /// What an export wrote.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exported {
     /// What two people agreed to.
     pub statement: Box<Statement>,

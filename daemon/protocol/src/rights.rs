@@ -1,11 +1,12 @@
 //! What `moat` and `moatd` say to each other about accounts, API keys, and what takes two people.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::boundary::Secret;
 
 /// What a person shows besides being the caller: both are needed to ask for, and to agree to, what takes two people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
     /// The account's name; the caller's own account where absent.
@@ -17,7 +18,7 @@ pub struct Proof {
 }
 
 /// An account that is to be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAccount {
     /// By which people call it.
@@ -31,7 +32,7 @@ pub struct NewAccount {
 }
 
 /// A made account's secret, shown this once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MadeAccount {
     /// Its name.
     pub name: String,
@@ -40,7 +41,7 @@ pub struct MadeAccount {
 }
 
 /// An account as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Account {
     /// Its name.
     pub name: String,
@@ -59,7 +60,7 @@ pub struct Account {
 }
 
 /// An API key as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiKey {
     /// The beginning of its hash.
     pub id: String,
@@ -82,7 +83,7 @@ pub struct ApiKey {
 }
 
 /// Something that takes two people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Statement {
     /// Names it.
     pub id: String,

@@ -1,48 +1,19 @@
 //! How pages look: the frame around each, the files that they are made with, and the parts that they share.
 
 pub(crate) mod curve;
+mod files;
 pub(crate) mod parallel;
 pub(crate) mod parts;
 pub(crate) mod qr;
 
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use maud::{DOCTYPE, Markup, html};
-use warp::Reply;
+
+pub(crate) use files::FILES;
 
 use crate::Health;
 use crate::form::TOKEN;
 use crate::routes::{Needs, PLACES, Place};
 use crate::site::Here;
-
-/// A file that pages are made with.
-pub(crate) struct File {
-    pub(crate) path: &'static str,
-    kind: &'static str,
-    content: &'static str,
-}
-
-/// All of them. Their names say the version, so that a browser keeps each for as long as it is the right one.
-pub(crate) const FILES: &[File] = &[
-    File {
-        path: concat!("/style-", env!("CARGO_PKG_VERSION"), ".css"),
-        kind: "text/css; charset=utf-8",
-        content: include_str!("../assets/style.css"),
-    },
-    File {
-        path: concat!("/script-", env!("CARGO_PKG_VERSION"), ".js"),
-        kind: "text/javascript; charset=utf-8",
-        content: include_str!("../assets/script.js"),
-    },
-    File { path: "/icon.svg", kind: "image/svg+xml", content: include_str!("../assets/icon.svg") },
-];
-
-impl File {
-    pub(crate) fn answer(&self) -> warp::reply::Response {
-        let reply = warp::reply::with_header(self.content, CONTENT_TYPE, self.kind);
-        // Checked again by the next start's visitors at the latest: a development build keeps its version.
-        warp::reply::with_header(reply, CACHE_CONTROL, "max-age=300").into_response()
-    }
-}
 
 /// What stands around a page.
 pub(crate) struct Frame<'a> {
@@ -67,8 +38,8 @@ pub(crate) fn frame(frame: &Frame<'_>, body: Markup) -> Markup {
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Moat" }
                 link rel="icon" href="/icon.svg";
-                link rel="stylesheet" href=(FILES[0].path);
-                script src=(FILES[1].path) defer {}
+                link rel="stylesheet" href=(files::path_of("style"));
+                script src=(files::path_of("script")) defer {}
             }
             body {
                 a.skip href="#main" { "Skip to the page" }

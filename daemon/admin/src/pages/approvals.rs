@@ -53,7 +53,8 @@ fn list(statements: &[&Statement]) -> Markup {
     )
 }
 
-fn state(statement: &Statement) -> Markup {
+/// A request's state with its colour.
+pub(crate) fn state(statement: &Statement) -> Markup {
     let tone = match statement.state.as_str() {
         "waiting" | "agreed" => "waits",
         "done" => "good",

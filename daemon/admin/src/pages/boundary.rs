@@ -1,25 +1,40 @@
-//! The boundary: seal, ways out, what the daemon gave up.
+//! The boundary: seal, what each process gave up, ways out, who may do what, keys, what left.
 
 use maud::{Markup, html};
-use moat_protocol::control::{Request, Status};
+use moat_protocol::control::{ApiKey, Confined, Reply, Request, Statement, Status};
 use moat_rights::Act;
 
-use super::overview;
+use super::{approvals, overview, people};
 use crate::Refusal;
-use crate::draw::parts::{self, chip, count, numbers, table, words};
+use crate::draw::parts::{self, bytes, chip, count, numbers, table, words};
 use crate::draw::token;
-use crate::site::{Outcome, Page, Visit};
+use crate::form::path;
+use crate::site::{Outcome, Page, Visit, reply_of};
 
 /// The page.
 pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let status = overview::status(&visit).await?;
+    let statements = reply_of!(visit.ask(Request::Statements).await?, Reply::Statements(all) => all);
+    let keys = match visit.may(Act::KeyRevoke) {
+        true => Some(reply_of!(visit.ask(Request::ApiKeys).await?, Reply::ApiKeys(keys) => keys)),
+        false => None,
+    };
     let body = html! {
         h1 { "Boundary" }
         div.columns {
             (seal(&visit, &status))
-            (protections(&visit))
+            @for (name, confined) in &status.processes { (process(name, confined)) }
+            @if !status.processes.contains_key("moat-engine") {
+                section.panel aria-labelledby="moat-engine" {
+                    h2 #moat-engine { "What moat-engine gave up" }
+                    p.soft { "No engine has worked since moatd started. Each tells what it gave up before it sees its job's data." }
+                }
+            }
         }
-        (ways(&visit))
+        (ways(&status))
+        (exports(&statements))
+        @if let Some(keys) = &keys { (served(keys)) }
+        section aria-labelledby="rights" { h2 #rights { "Who may do what" } (people::rights()) }
     };
     Ok(Page::of("/boundary", "Boundary", body))
 }
@@ -74,42 +89,112 @@ fn seal(visit: &Visit, status: &Status) -> Markup {
     }
 }
 
-fn protections(visit: &Visit) -> Markup {
+/// The sandbox of one process.
+fn process(name: &str, confined: &Confined) -> Markup {
     html! {
-        section.panel aria-labelledby="given-up" {
-            h2 #given-up { "What moatd gave up" }
+        section.panel aria-labelledby=(name) {
+            h2 id=(name) { "What " (name) " gave up" }
             (table("Protections", &[words("Protection"), words("State")], html! {
-                @for (name, had) in &visit.health.protections {
+                @for held in &confined.protections {
                     tr {
-                        th scope="row" { (name) }
-                        td { @match had { Ok(()) => (chip("good", "in force")), Err(why) => { (chip("bad", "not to be had")) " " (why) } } }
+                        th scope="row" { (held.protection.says()) }
+                        td { @match &held.refused {
+                            None => (chip("good", "in force")),
+                            Some(why) => { (chip("bad", "not to be had")) " " (why) }
+                        } }
                     }
                 }
             }))
+            p.soft { "Since " (parts::time(confined.since)) "." }
         }
     }
 }
 
-fn ways(visit: &Visit) -> Markup {
-    let health = &visit.health;
+fn ways(status: &Status) -> Markup {
+    let canary = &status.canary;
+    let heads =
+        [words("Way"), numbers("Tried"), numbers("Open"), words("State"), words("What the last try came to")];
     html! {
         section aria-labelledby="ways" {
             h2 #ways { "Ways out that the canary tries" }
-            @match health.tried {
+            @match canary.flown {
                 None => p.empty { "The canary has not flown yet." },
-                Some(tried) => {
-                    p.soft { "Last tried " (parts::time(tried)) "." }
-                    (table("Ways out", &[words("Way"), numbers("Tried"), numbers("Open"), words("State")], html! {
-                        @for (way, tries, open) in &health.canary {
+                Some(flown) => {
+                    p.soft { "Last tried " (parts::time(flown)) "." }
+                    (table("Ways out", &heads, html! {
+                        @for (way, (tries, open)) in &canary.ways {
                             tr {
                                 th scope="row" { (way) }
                                 td.n { (count(*tries)) }
                                 td.n { (count(*open)) }
                                 td { @if *open == 0 { (chip("good", "closed")) } @else { (chip("bad", "open")) } }
+                                td.soft { @match canary.last.get(way) { Some(last) => (last), None => "" } }
                             }
                         }
                     }))
                 }
+            }
+            p.soft { "What the machine's packet filter drops of Moat's users it counts where none of them can look: "
+                code { "nft list counter inet moat refused" } " shows it to root." }
+        }
+    }
+}
+
+/// What left, or is to leave.
+fn exports(statements: &[Statement]) -> Markup {
+    let exports: Vec<_> = statements.iter().filter(|statement| statement.kind == "export").collect();
+    let heads = [
+        words("Export"),
+        words("Destination"),
+        words("Encrypted to"),
+        numbers("Size"),
+        words("Asked by"),
+        words("Agreed by"),
+        words("State"),
+    ];
+    html! {
+        section aria-labelledby="exports" {
+            h2 #exports { "Exports" }
+            @if exports.is_empty() {
+                p.empty { "Nothing has left, and nobody has asked for it. An export takes two people." }
+            } @else {
+                (table("Exports", &heads, html! {
+                    @for export in exports {
+                        tr {
+                            th scope="row" { a href=(path(&["approvals", &export.id])) { (export.what) } }
+                            td.whole { (export.destination) }
+                            td.whole { @match &export.recipient { Some(key) => code { (key) }, None => span.soft { "nobody: plain" } } }
+                            td.n { (bytes(export.bytes)) }
+                            td { (export.requester) }
+                            td { @match &export.approver { Some(name) => (name), None => span.soft { "–" } } }
+                            td { (approvals::state(export)) " " span.soft { (parts::time(export.created)) } }
+                        }
+                    }
+                }))
+            }
+        }
+    }
+}
+
+/// What API keys were served, of what they may be.
+fn served(keys: &[ApiKey]) -> Markup {
+    let heads =
+        [words("Key"), words("Owner"), words("For"), words("Void from"), words("Completions served today")];
+    html! {
+        section aria-labelledby="keys" {
+            div.head { h2 #keys { "API keys" } p { a href="/people" { "Make or revoke keys" } } }
+            @if keys.is_empty() { p.empty { "No API key." } } @else {
+                (table("API keys", &heads, html! {
+                    @for key in keys {
+                        tr {
+                            th scope="row" { (key.name) " " code.soft { (key.id) } }
+                            td { (key.owner) }
+                            td { (key.scope.join(", ")) }
+                            td { @if key.revoked.is_some() { (chip("quiet", "revoked")) } @else { (parts::time(key.expires)) } }
+                            td { @match key.cap { Some(cap) => { (bytes(key.served)) " of " (bytes(cap)) }, None => span.soft { "may not ask" } } }
+                        }
+                    }
+                }))
             }
         }
     }

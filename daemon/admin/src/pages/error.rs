@@ -9,18 +9,20 @@ use crate::site::{Outcome, Page};
 
 /// A status with what it means here.
 pub(crate) fn plain(status: u16) -> Outcome {
-    told(
-        status,
-        match status {
-            401 => "Nobody is signed in here any more: the session ended, and nothing was done.",
-            404 => "There is no such page.",
-            405 => "This page cannot be asked for in this way.",
-            408 => "What was sent came too slowly.",
-            411 | 413 => "What was sent is larger than anything that is taken here.",
-            503 => "This cannot be done now: Moat is sealed, or busy with too many.",
-            _ => "The request could not be understood.",
-        },
-    )
+    told(status, meaning(status))
+}
+
+/// What a status means here.
+pub(crate) const fn meaning(status: u16) -> &'static str {
+    match status {
+        401 => "Nobody is signed in here any more: the session ended, and nothing was done.",
+        404 => "There is no such page.",
+        405 => "This page cannot be asked for in this way.",
+        408 => "What was sent came too slowly.",
+        411 | 413 => "What was sent is larger than anything that is taken here.",
+        503 => "This cannot be done now: Moat is sealed, or busy with too many.",
+        _ => "The request could not be understood.",
+    }
 }
 
 /// A status with a sentence.

@@ -57,7 +57,7 @@ async fn page(visit: Visit, kind: String, before: Option<u64>) -> Result<Outcome
                 }
             }
         }
-        (entries(&visit, &page))
+        (entries(&page))
         @if let Some(next) = page.next { p { a href=(path(&["ledger", &word(&kind), &next.to_string()])) { "Older entries" } } }
         @if let Some(key) = &page.key {
             section.panel aria-labelledby="verify" {
@@ -70,7 +70,7 @@ async fn page(visit: Visit, kind: String, before: Option<u64>) -> Result<Outcome
     Ok(Page::of("/ledger", "Ledger", body))
 }
 
-fn entries(visit: &Visit, page: &LedgerPage) -> Markup {
+fn entries(page: &LedgerPage) -> Markup {
     if page.entries.is_empty() {
         return html! { p.empty { "There is no such entry." } };
     }
@@ -86,12 +86,12 @@ fn entries(visit: &Visit, page: &LedgerPage) -> Markup {
             words("Proof"),
         ],
         html! {
-            @for entry in &page.entries { (row(visit, entry)) }
+            @for entry in &page.entries { (row(entry)) }
         },
     )
 }
 
-fn row(visit: &Visit, entry: &LedgerEntry) -> Markup {
+fn row(entry: &LedgerEntry) -> Markup {
     let tone = match entry.phase.as_str() {
         "done" => "good",
         "failed" | "refused" => "bad",
@@ -105,13 +105,7 @@ fn row(visit: &Visit, entry: &LedgerEntry) -> Markup {
             td { code { (entry.act) } }
             td { (chip(tone, &entry.phase)) }
             td.facts-of { @for (name, value) in entry.on.iter().chain(&entry.detail) { span { span.soft { (name) } " " (shortened(value)) } } }
-            td {
-                form method="post" action="/ledger/receipt" {
-                    (token(visit.token()))
-                    input type="hidden" name="entry" value=(entry.index);
-                    button.link { "Receipt" span.unseen { " of entry " (entry.index) } }
-                }
-            }
+            td { a href=(path(&["ledger", "entry", &entry.index.to_string()])) { "Verify" span.unseen { " entry " (entry.index) } } }
         }
     }
 }
@@ -122,6 +116,44 @@ fn shortened(value: &str) -> Markup {
         return html! { (value) };
     }
     html! { span title=(value) { (value.chars().take(16).collect::<String>()) "…" } }
+}
+
+/// One entry with its proof, which the browser judges by itself.
+pub(crate) async fn entry(visit: Visit) -> Result<Outcome, Refusal> {
+    let index: u64 =
+        visit.segments[0].parse().map_err(|_| Refusal::request("a place in the ledger is a number"))?;
+    let receipt = reply_of!(visit.ask(Request::LedgerReceipt { index }).await?, Reply::Receipt(text) => text);
+    let request = Request::Ledger { act: None, before: index.checked_add(1), most: 1 };
+    let page = reply_of!(visit.ask(request).await?, Reply::Ledger(page) => page);
+    let key = page.key.clone().unwrap_or_default();
+    let title = format!("Entry {}", count(index));
+    let body = html! {
+        p.trail { a href="/ledger" { "Ledger" } }
+        h1 { (title) }
+        (entries(&page))
+        section.panel aria-labelledby="verify" data-receipt="#receipt" {
+            h2 #verify { "Verify it" }
+            p { "The receipt holds the entry, the hashes that lead from it to the root over all entries, and the root with its \
+                 signature (C2SP tlog-proof). It convinces whoever knows the key that this ledger is signed with: compare the key with \
+                 the one that you kept." }
+            div.wide.stack {
+                label for="key" { "The ledger's key" }
+                input #key value=(key) autocomplete="off" autocapitalize="off" spellcheck="false" aria-describedby="key-help";
+                p.soft #key-help { "As this box says it. Put your own copy in its place, so that you need not believe the box." }
+                button.verify type="button" hidden { "Verify in this browser" }
+            }
+            ul.list.checks role="status" {}
+            noscript { p.soft { "Without the script this page cannot verify it for you; the command line can:" } }
+            pre { code { "moat ledger check-receipt moat-receipt-" (index) ".txt --key " (key) } }
+            form method="post" action="/ledger/receipt" {
+                (token(visit.token()))
+                input type="hidden" name="entry" value=(index);
+                button { "Take the receipt away" }
+            }
+            details { summary { "The receipt" } pre { code #receipt { (receipt) } } }
+        }
+    };
+    Ok(Page::of("/ledger", title, body))
 }
 
 /// A proof that an entry is in the ledger, to take away.

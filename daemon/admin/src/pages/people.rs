@@ -214,7 +214,8 @@ fn grouped(secret: &str) -> String {
     text
 }
 
-fn rights() -> Markup {
+/// The table of rights.
+pub(crate) fn rights() -> Markup {
     html! {
         div.scroll role="group" aria-label="Who may do what" tabindex="0" {
             table.rights {

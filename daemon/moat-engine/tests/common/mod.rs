@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use moat_contracts::{
-    Digest, Example, Method, OptimizerRecipe, Progress, Recipe, RecordId, Split, TrainJob, TrainRecipe,
+    Digest, Example, Method, OptimizerRecipe, Progress, Protection, Recipe, RecordId, Split, TrainJob,
+    TrainRecipe,
 };
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_protocol::{Hello, read_blocking, write_blocking};
@@ -45,6 +46,7 @@ impl Engine {
     pub(crate) fn hear(&mut self) -> Option<FromEngine> {
         loop {
             match read_blocking(&mut self.stream).unwrap_or(None) {
+                Some(FromEngine::Confined(held)) => assert_eq!(held.len(), Protection::ALL.len()),
                 Some(FromEngine::Canary(attempts)) => {
                     let open: Vec<_> = attempts.iter().filter(|attempt| attempt.is_open()).collect();
                     assert!(open.is_empty() && attempts.len() > 40, "{open:?}");

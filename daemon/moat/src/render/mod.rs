@@ -1,6 +1,7 @@
 //! Replies as people read them. Everything here makes text of data; nothing writes.
 
 mod answer;
+mod api;
 mod base;
 pub(crate) mod bundle;
 mod compare;
@@ -68,6 +69,7 @@ impl View {
 pub(crate) fn reply(view: &View, reply: &Reply) -> String {
     match reply {
         Reply::Update(_) | Reply::Done => String::new(),
+        Reply::Api(description) => api::api(view, description),
         Reply::Status(status) => status::status(view, status),
         Reply::Why(documents) => why::why(view, documents),
         Reply::Dataset(found) => dataset::dataset(view, found),

@@ -77,7 +77,11 @@ fn a_status() {
         waiting: 1,
         made: Made::default(),
         alarm: Some("a way out of moatd was open".to_owned()),
-        canary: Canary { ways: BTreeMap::from([("udp4".to_owned(), (3, 1))]), flown: Some(DAY) },
+        canary: Canary {
+            ways: BTreeMap::from([("udp4".to_owned(), (3, 1))]),
+            flown: Some(DAY),
+            ..Canary::default()
+        },
         protections: BTreeMap::from([("no core dumps".to_owned(), true), ("no network".to_owned(), false)]),
     };
     assert_shown(

@@ -27,6 +27,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::daemon::Daemon;
+use crate::description::description;
 use crate::failure::Failure;
 use crate::intake::Intake;
 use crate::invitation;
@@ -94,7 +95,7 @@ async fn answer(
 ) -> Result<Reply, Failure> {
     let opens =
         matches!(request, Request::VaultInit { .. } | Request::VaultUnseal { .. } | Request::VaultSeal);
-    let open = matches!(request, Request::Status | Request::Ledger { .. } | Request::Shutdown);
+    let open = matches!(request, Request::Api | Request::Status | Request::Ledger { .. } | Request::Shutdown);
     if !opens && !open {
         daemon.safe().vault()?;
     }
@@ -102,6 +103,7 @@ async fn answer(
         return Err(Failure::denied(refusal));
     }
     match request {
+        Request::Api => Ok(Reply::Api(Box::new(description()?))),
         Request::Status => Ok(status::status(daemon)),
         Request::Scan => {
             let curating = |update: &Update| matches!(update, Update::Curating { .. });

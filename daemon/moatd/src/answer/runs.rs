@@ -17,8 +17,9 @@ pub(crate) fn start(daemon: &Daemon, recipe: Recipe) -> Result<Reply, Failure> {
 
 /// All runs, in the order of asking.
 pub(crate) fn list(daemon: &Daemon) -> Result<Reply, Failure> {
-    let rows = daemon.state.catalog()?.runs()?;
-    Ok(Reply::Runs(rows.into_iter().map(|row| runs::shown(daemon, row)).collect::<Result<_, _>>()?))
+    let catalog = daemon.state.catalog()?;
+    let rows = catalog.runs()?.into_iter();
+    Ok(Reply::Runs(rows.map(|row| runs::shown_by(daemon, &catalog, row)).collect::<Result<_, _>>()?))
 }
 
 /// One run.

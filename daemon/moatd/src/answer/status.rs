@@ -2,6 +2,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use moat_catalog::{Catalog, RunRow};
+use moat_contracts::Outcome;
 use moat_protocol::control::{Canary, Made, Newest, Reply, SourceStatus, Status};
 
 use super::statements;
@@ -75,7 +76,16 @@ fn made(daemon: &Daemon, catalog: &Catalog, runs: &[RunRow]) -> Result<Made, Fai
 pub(crate) fn canary(daemon: &Daemon) -> Canary {
     let counts = daemon.canary.lock().unwrap_or_else(PoisonError::into_inner);
     let ways = counts.ways().iter().map(|(way, count)| (way.clone(), (count.tried, count.open))).collect();
-    Canary { ways, flown: *daemon.flown.lock().unwrap_or_else(PoisonError::into_inner) }
+    let last = counts.ways().iter().map(|(way, count)| (way.clone(), outcome(&count.last))).collect();
+    Canary { ways, last, flown: *daemon.flown.lock().unwrap_or_else(PoisonError::into_inner) }
+}
+
+/// What came of trying a way out, in words.
+fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Closed(number) => std::io::Error::from_raw_os_error(*number).to_string(),
+        Outcome::Open(how) => how.clone(),
+    }
 }
 
 /// What can be told while the vault is sealed.
@@ -89,6 +99,7 @@ fn standing(daemon: &Daemon) -> Status {
         alarm: daemon.alarm().or_else(|| daemon.held_back()),
         canary: canary(daemon),
         protections: daemon.protections.clone(),
+        processes: daemon.confined.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         ..Status::default()
     }
 }

@@ -116,6 +116,24 @@ impl Browser {
         self.ask(&arguments, path)
     }
 
+    /// Seconds from a request to the first byte of its answer, the status, and bytes of it.
+    pub(crate) fn timed(&self, path: &str) -> (f64, u16, u64) {
+        let told = "%{time_pretransfer} %{time_starttransfer} %{http_code} %{size_download}";
+        let seen = self.curl(&["--output", "/dev/null", "--write-out", told], path);
+        let words: Vec<_> = seen.text.split(' ').collect();
+        let seconds = |at: usize| words[at].parse::<f64>().unwrap();
+        (seconds(1) - seconds(0), words[2].parse().unwrap(), words[3].parse().unwrap())
+    }
+
+    /// Calls a verb of the API with a key: the status, and what was answered.
+    pub(crate) fn call(&self, key: &str, verb: &str, body: &str) -> (u16, String) {
+        let bearer = format!("Authorization: Bearer {key}");
+        let arguments = ["--max-time", "60", "--header", &bearer, "--data-binary", body];
+        let seen = self.curl(&arguments, &format!("/api/v1/{verb}"));
+        let answer = seen.text.split_once("\r\n\r\n").map(|(_, answer)| answer.to_owned());
+        (seen.status, answer.unwrap_or(seen.text))
+    }
+
     pub(crate) fn token(&self) -> String {
         self.token.borrow().clone()
     }
