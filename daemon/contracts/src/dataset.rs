@@ -115,7 +115,7 @@ impl DatasetSource {
 }
 
 /// How the records of a dataset are spread. A dataset never changes, so neither does this.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetShape {
     /// By tokens: each power of two with the records of at least as many tokens and fewer than the next power. Records
     /// without a token count to the first.

@@ -81,7 +81,7 @@ pub struct EdgeReport {
 }
 
 /// How much better or worse one tuned model is than another, on the records that both were measured on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeDifference {
     /// Records that both were measured on.
     pub records: u64,

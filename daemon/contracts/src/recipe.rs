@@ -134,7 +134,7 @@ impl<'de> Deserialize<'de> for Recompute {
 
 /// How the linears of a frozen base are held in memory while an adapter is trained on them; they are computed in 32-bit
 /// floats, opened where they are multiplied. Norms, biases, embedding and head stay 32-bit floats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Frozen {
     /// As 32-bit floats: exact.
@@ -164,7 +164,7 @@ impl Frozen {
 }
 
 /// What the products of rows with frozen weights are computed in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit floats.

@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ const TABLES: [&str; 4] = ["train.", "validation.", "lora.", "optimizer."];
 const MEASURES: [&str; 1] = ["validation.tokens"];
 
 /// A recipe with several values for some of its keys: each point of their grid is one run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
     /// What all runs share.
@@ -33,7 +34,7 @@ pub struct Sweep {
 }
 
 /// A key of a recipe with its values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Swept {
     /// The key's path, such as `lora.rank`.
@@ -43,7 +44,7 @@ pub struct Swept {
 }
 
 /// Which points of a sweep's grid are run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SweepOrder {
     /// All, in their order.

@@ -1,12 +1,13 @@
 //! What `moatd` tells of several runs side by side.
 
 use moat_contracts::{EdgeDifference, Interval};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Run, RunState};
 
 /// Several runs side by side.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// The runs with their courses, in the order in which they were named.
     pub runs: Vec<Run>,
@@ -17,7 +18,7 @@ pub struct Comparison {
 }
 
 /// A key of recipes, with the value in each run's as TOML writes it; empty where a recipe has none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyDifference {
     /// The key's path.
     pub key: String,
@@ -26,7 +27,7 @@ pub struct KeyDifference {
 }
 
 /// A run against another.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Against {
     /// The run.
     pub run: String,
@@ -41,7 +42,7 @@ pub struct Against {
 }
 
 /// Where a sweep stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SweepState {
     /// No run of it began.
@@ -67,7 +68,7 @@ impl SweepState {
 }
 
 /// A sweep with what came of its runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SweepReport {
     /// Its name.
     pub name: String,
@@ -94,7 +95,7 @@ pub struct SweepReport {
 }
 
 /// A run of a sweep.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SweepRun {
     /// Its name.
     pub run: String,

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use moat_contracts::{DatasetId, DatasetShape, Decision, Digest, Reason};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Reached, Twin};
 
 /// Which records. What is absent allows any.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecordFilter {
     /// Of this source.
@@ -24,7 +25,7 @@ pub struct RecordFilter {
 }
 
 /// What a search found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordsFound {
     /// Records whose text holds every word, in the order in which they came.
     pub found: Vec<RecordFound>,
@@ -37,7 +38,7 @@ pub struct RecordsFound {
 }
 
 /// A record that was found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordFound {
     /// Its id.
     pub record: Digest,
@@ -58,7 +59,7 @@ pub struct RecordFound {
 }
 
 /// A stretch of text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Piece {
     /// The text.
     pub text: String,
@@ -68,7 +69,7 @@ pub struct Piece {
 }
 
 /// Why a stretch of text stands out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
     /// It is what was looked for.
@@ -87,7 +88,7 @@ pub enum Mark {
 }
 
 /// What a person decided about a text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Review {
     /// What.
     pub decision: Decision,
@@ -98,7 +99,7 @@ pub struct Review {
 }
 
 /// A record with its text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RecordShown {
     /// Its id.
     pub record: Digest,
@@ -139,7 +140,7 @@ pub struct RecordShown {
 }
 
 /// A text that says nearly the same as another.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Near {
     /// Its record.
     pub record: Digest,
@@ -152,7 +153,7 @@ pub struct Near {
 }
 
 /// The document of a record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownDocument {
     /// Its source.
     pub source: String,
@@ -167,7 +168,7 @@ pub struct ShownDocument {
 }
 
 /// A text of a document, as extraction took it out, with labels in place of what was replaced.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownText {
     /// The record that was made of it.
     pub record: Digest,
@@ -182,7 +183,7 @@ pub struct ShownText {
 }
 
 /// What to do about a record that waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// Keep it, also against quality rules.
@@ -205,7 +206,7 @@ impl Judgement {
 }
 
 /// What waits for a person.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReviewQueue {
     /// Records that wait, in the order in which they are to be looked at.
     pub waiting: Vec<Waiting>,
@@ -219,7 +220,7 @@ pub struct ReviewQueue {
 pub const REVIEW_COUNT: u64 = 10_000;
 
 /// A record that waits for a person.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
     /// Its id.
     pub record: Digest,
@@ -238,7 +239,7 @@ pub struct Waiting {
 }
 
 /// What was decided about a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decided {
     /// Its id.
     pub record: Digest,
@@ -249,7 +250,7 @@ pub struct Decided {
 }
 
 /// What other rules would keep and drop.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tryout {
     /// Hash of the rules in force.
     pub in_force: Digest,
@@ -274,7 +275,7 @@ pub struct Tryout {
 }
 
 /// Records whose verdict other rules would change.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// Records.
     pub records: u64,
@@ -287,7 +288,7 @@ pub struct Change {
 }
 
 /// A record whose verdict other rules would change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TryoutExample {
     /// Its id.
     pub record: Digest,
@@ -304,7 +305,7 @@ pub struct TryoutExample {
 }
 
 /// How a dataset is spread, and what was made of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DatasetFacts {
     /// Its id.
     pub id: DatasetId,

@@ -373,7 +373,7 @@ pub struct StepPoint {
 }
 
 /// What neighbouring steps measured; all three points bear the number of the last of them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinedSteps {
     /// How many there are.
     pub steps: u64,
