@@ -51,7 +51,9 @@ impl<'a> Again<'a> {
         // What is looked for now and was not before, beside the labels that stand there already.
         let labels = spans(body, redactions);
         let mut fresh = detectors.find(kind, body);
-        fresh.retain(|finding| labels.iter().all(|span| finding.end <= span.start || span.end <= finding.start));
+        fresh.retain(|finding| {
+            labels.iter().all(|span| finding.end <= span.start || span.end <= finding.start)
+        });
         let text: Cow<'_, str> = if fresh.is_empty() {
             Cow::Borrowed(body)
         } else {
@@ -63,7 +65,8 @@ impl<'a> Again<'a> {
             self.rules.checks.failures(kind, language, &measured, &self.words, &mut self.scratch);
         let old = redactions.iter().map(|redaction| (redaction.label.as_str(), redaction.length));
         let new = fresh.iter().map(|found| (found.detector.label(), (found.end - found.start) as u64));
-        let all: Vec<(&str, u64)> = old.chain(new).filter(|(label, _)| action(label) != Action::Off).collect();
+        let all: Vec<(&str, u64)> =
+            old.chain(new).filter(|(label, _)| action(label) != Action::Off).collect();
         // The text's length before anything was replaced.
         let replaced: usize = labels.iter().map(|span| span.end - span.start).sum();
         let whole = (body.len() - replaced) as f64

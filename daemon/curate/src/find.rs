@@ -63,7 +63,8 @@ impl Finder {
         let whole = folded(text);
         let starts = self.terms.iter().map(|term| Some((term.find(whole.as_bytes())?, term.needle().len())));
         let places = starts.collect::<Option<Vec<_>>>()?;
-        let mut found: Vec<_> = places.iter().map(|(start, length)| original(text, *start, *length)).collect();
+        let mut found: Vec<_> =
+            places.iter().map(|(start, length)| original(text, *start, *length)).collect();
         found.sort_unstable_by_key(|range| (range.start, range.end));
         Some(found)
     }

@@ -42,7 +42,7 @@ pub fn spans(body: &str, redactions: &[Redaction]) -> Vec<Span> {
 
 #[cfg(test)]
 mod tests {
-    use moat_contracts::{DocumentId, Digest, Kind, Rules, Text};
+    use moat_contracts::{Digest, DocumentId, Kind, Rules, Text};
 
     use super::spans;
     use crate::{Compiled, curate};
@@ -61,18 +61,27 @@ mod tests {
     fn labels_are_where_curation_put_them() {
         let text = "The author wrote [EMAIL_1] here. Write to ann@corp-mail.com, bob@corp-mail.com\nand ann@corp-mail.com.";
         let (_, found, number) = labels(Kind::Prose, text);
-        assert_eq!((found.as_slice(), number), (&["[EMAIL_1]", "[EMAIL_2]", "[EMAIL_1]"].map(str::to_owned)[..], 3));
+        assert_eq!(
+            (found.as_slice(), number),
+            (&["[EMAIL_1]", "[EMAIL_2]", "[EMAIL_1]"].map(str::to_owned)[..], 3)
+        );
         let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq2q0Zx1dN5kR8uY3vT6wJ9pL4mH2sF\nq0Zx1dN5kR8uY3vT6wJ9pL4mH2sFMIIEpAIBAAKCAQEA7bq2\n-----END RSA PRIVATE KEY-----\n\nThen ann@corp-mail.com, and ann@corp-mail.com.";
         let (body, found, number) = labels(Kind::Prose, key);
         assert_eq!((found.len(), number), (3, 3), "{body}");
-        let (body, found, number) = labels(Kind::Json, "{\"card\": 4111111111111111, \"mail\": \"ann@corp-mail.com\"}");
+        let (body, found, number) =
+            labels(Kind::Json, "{\"card\": 4111111111111111, \"mail\": \"ann@corp-mail.com\"}");
         assert_eq!(found.len(), number, "{body}");
         assert!(found.iter().any(|label| label.starts_with("\"[")), "{body}");
     }
 
     #[test]
     fn what_does_not_fit_is_passed_over() {
-        let redaction = moat_contracts::Redaction { label: "EMAIL".to_owned(), number: 1, start: u64::MAX, length: u64::MAX };
+        let redaction = moat_contracts::Redaction {
+            label: "EMAIL".to_owned(),
+            number: 1,
+            start: u64::MAX,
+            length: u64::MAX,
+        };
         assert!(spans("ä [EMAIL_1]", &[redaction.clone(), redaction]).is_empty());
     }
 }

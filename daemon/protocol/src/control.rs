@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::boundary::{Canary, Key, LedgerEntry, LedgerPage, NewSlot, Seal, Secret, Slot};
 pub use crate::data::{
-    Change, DatasetFacts, Decided, Judgement, Mark, Near, Piece, REVIEW_COUNT, RecordFilter, RecordFound, RecordShown,
-    RecordsFound, Review, ReviewQueue, ShownDocument, ShownText, Tryout, TryoutExample, Waiting,
+    Change, DatasetFacts, Decided, Judgement, Mark, Near, Piece, REVIEW_COUNT, RecordFilter, RecordFound,
+    RecordShown, RecordsFound, Review, ReviewQueue, ShownDocument, ShownText, Tryout, TryoutExample, Waiting,
 };
 pub use crate::report::{
     BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Made, Newest, Reached, Run,

@@ -86,6 +86,6 @@ pub fn load_recipe(file: &Path) -> Result<Recipe, LoadError> {
     parse_recipe(&read(file)?).map_err(|faults| LoadError::Faults { file: file.to_owned(), faults })
 }
 
-fn read(file: &Path) -> Result<String, LoadError> {
+pub(crate) fn read(file: &Path) -> Result<String, LoadError> {
     std::fs::read_to_string(file).map_err(|error| LoadError::Read { file: file.to_owned(), error })
 }

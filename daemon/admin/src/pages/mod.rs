@@ -10,5 +10,8 @@ pub(crate) mod models;
 pub(crate) mod overview;
 pub(crate) mod people;
 pub(crate) mod playground;
+pub(crate) mod records;
+pub(crate) mod review;
+pub(crate) mod rules;
 pub(crate) mod runs;
 pub(crate) mod sources;

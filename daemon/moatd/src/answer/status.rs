@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use moat_catalog::{Catalog, RunRow};
 use moat_protocol::control::{Canary, Made, Newest, Reply, SourceStatus, Status};
 
-use super::statements;
+use super::{reviews, statements};
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::runs;
@@ -49,6 +49,7 @@ fn work(daemon: &Daemon, status: &mut Status) -> Result<(), Failure> {
     let active = runs.into_iter().filter(|run| runs::is_active(runs::state(run)));
     status.active_runs = active.map(|run| run.name).collect();
     status.waiting = statements::waiting(&catalog)?;
+    status.review = reviews::count(daemon, &catalog)?;
     Ok(())
 }
 
