@@ -5,7 +5,7 @@ use crate::Refusal;
 use crate::form::segment;
 use crate::pages::{
     approvals, beginning, boundary, compare, data, door, ledger, models, overview, people, playground,
-    recipe, runs, sources, sweeps,
+    recipe, records, review, rules, runs, sources, sweeps,
 };
 use crate::site::{Outcome, Visit};
 
@@ -52,6 +52,7 @@ pub(crate) const PLACES: &[Place] = &[
     Place { path: "/", title: "Overview", needs: Needs::Act(Act::StatusRead) },
     Place { path: "/sources", title: "Sources", needs: Needs::Act(Act::StatusRead) },
     Place { path: "/data", title: "Data", needs: Needs::Act(Act::StatusRead) },
+    Place { path: "/review", title: "Review", needs: Needs::Act(Act::VerdictReview) },
     Place { path: "/runs", title: "Runs", needs: Needs::Act(Act::StatusRead) },
     Place { path: "/models", title: "Models", needs: Needs::Act(Act::EdgeRead) },
     Place { path: "/playground", title: "Playground", needs: Needs::Act(Act::ModelAsk) },
@@ -85,6 +86,14 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Get "/data", Needs::Act(Act::StatusRead), data::show),
     route!(Post "/data/why", Needs::Act(Act::RecordWhy), data::why),
     route!(Post "/data/compare", Needs::Act(Act::RecordWhy), data::compare_two),
+    route!(Get "/records", Needs::Act(Act::RecordRead), records::show),
+    route!(Post "/records", Needs::Act(Act::RecordRead), records::search),
+    route!(Get "/records/{id}", Needs::Act(Act::RecordRead), records::one),
+    route!(Get "/review", Needs::Act(Act::VerdictReview), review::show),
+    route!(Get "/review/after/{record}", Needs::Act(Act::VerdictReview), review::after),
+    route!(Post "/review/{record}/{judgement}", Needs::Act(Act::VerdictReview), review::decide),
+    route!(Get "/rules", Needs::Act(Act::RecordRead), rules::show),
+    route!(Post "/rules", Needs::Act(Act::RecordRead), rules::attempt),
     route!(Get "/datasets/{id}", Needs::Act(Act::StatusRead), data::dataset),
     route!(Get "/datasets/{older}/to/{newer}", Needs::Act(Act::RecordWhy), data::diff),
     route!(Get "/runs", Needs::Act(Act::StatusRead), runs::show),

@@ -133,7 +133,8 @@ impl Catalog {
     pub fn row(&self, row: RowId) -> Result<Row, CatalogError> {
         let mut statement = self.connection.prepare_cached(&format!("{SELECT} WHERE row = ?1"))?;
         let mut rows = statement.query([row.0])?;
-        rows.next()?.map_or_else(|| Err(rusqlite::Error::QueryReturnedNoRows.into()), |row| record(row, &self.vault))
+        rows.next()?
+            .map_or_else(|| Err(rusqlite::Error::QueryReturnedNoRows.into()), |row| record(row, &self.vault))
     }
 
     /// Every record that holds this text, by the catalog's number.

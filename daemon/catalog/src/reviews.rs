@@ -181,7 +181,8 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] where reading fails, the vault is sealed, or a row is not as Moat wrote it.
     pub fn reviews(&self, limit: usize) -> Result<Vec<(RecordId, Review, u64)>, CatalogError> {
-        let sql = "SELECT record, decision, who, at, mark, (SELECT count(*) FROM records WHERE records.id = record)
+        let sql =
+            "SELECT record, decision, who, at, mark, (SELECT count(*) FROM records WHERE records.id = record)
                    FROM reviews ORDER BY at DESC, record LIMIT ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
@@ -224,7 +225,8 @@ impl Batch<'_> {
     /// [`CatalogError`] where writing fails or the vault is sealed.
     pub fn put_review(&self, record: RecordId, review: &Review) -> Result<(), CatalogError> {
         let mark = seal_bytes(&self.vault.derived(MARK)?, &review.object(record), b"")?;
-        let sql = "INSERT OR REPLACE INTO reviews (record, decision, who, at, mark) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql =
+            "INSERT OR REPLACE INTO reviews (record, decision, who, at, mark) VALUES (?1, ?2, ?3, ?4, ?5)";
         let values = params![record.0.as_bytes(), review.decision.word(), review.who, review.at, mark];
         self.connection.prepare_cached(sql)?.execute(values)?;
         Ok(())

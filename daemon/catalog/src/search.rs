@@ -24,8 +24,7 @@ pub struct RecordFilter {
 }
 
 /// [`Row::effective`] in SQL.
-const EFFECTIVE: &str =
-    "CASE WHEN decision = 'drop' THEN 'dropped'
+const EFFECTIVE: &str = "CASE WHEN decision = 'drop' THEN 'dropped'
           WHEN decision = 'keep' AND verdict = 'dropped' AND margin IS NOT NULL
               THEN iif(redactions = '[]', 'kept', 'redacted')
           WHEN twin IS NOT NULL THEN 'dropped' ELSE verdict END";
@@ -78,7 +77,8 @@ impl Catalog {
         limit: usize,
     ) -> Result<Vec<(RowId, RecordId)>, CatalogError> {
         let (conditions, mut values) = filter.conditions();
-        let sql = format!("SELECT row, records.id {FROM} WHERE {conditions} AND row > ? ORDER BY row LIMIT ?");
+        let sql =
+            format!("SELECT row, records.id {FROM} WHERE {conditions} AND row > ? ORDER BY row LIMIT ?");
         values.push(Box::new(after.cast_signed()));
         values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
         let mut statement = self.connection.prepare_cached(&sql)?;

@@ -3,14 +3,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_contracts::{
-    Claim, Dataset, DatasetEntry, DatasetId, Decision, Digest, Document, DocumentId, DocumentLoss, DocumentState, Kind,
-    MemoryPlan, Proof, Reason, Recipe, Record, RecordId, RecordKey, SelectionRecipe, Split, Survey, Sweep, SweepOrder,
-    TextFault, Verdict,
+    Claim, Dataset, DatasetEntry, DatasetId, Decision, Digest, Document, DocumentId, DocumentLoss,
+    DocumentState, Kind, MemoryPlan, Proof, Reason, Recipe, Record, RecordId, RecordKey, SelectionRecipe,
+    Split, Survey, Sweep, SweepOrder, TextFault, Verdict,
 };
 use moat_vault::{Kek, Vault};
 
 use crate::{
-    Catalog, CatalogError, Known, Line, RecordFilter, Review, RunRow, Stamp, StepRow, SweepRow, ValidationRow, Waits, schema,
+    Catalog, CatalogError, Known, Line, RecordFilter, Review, RunRow, Stamp, StepRow, SweepRow,
+    ValidationRow, Waits, schema,
 };
 
 fn known(path: &str) -> Known {
@@ -455,7 +456,8 @@ fn decided(decision: Decision) -> Review {
 fn what_waits_for_a_person_waits_once_and_until_somebody_decided() {
     let (_folder, catalog) = open();
     let known: Vec<_> = ["a", "b", "c", "d", "e"].map(known).into();
-    let reason = |rule: &str| Reason { rule: rule.to_owned(), measured: Some(1.0), limit: Some(2.0), line: None };
+    let reason =
+        |rule: &str| Reason { rule: rule.to_owned(), measured: Some(1.0), limit: Some(2.0), line: None };
     let dropped = |index: usize, margin| Record {
         verdict: Verdict::Dropped,
         reasons: vec![reason("min_words")],
@@ -491,7 +493,9 @@ fn what_waits_for_a_person_waits_once_and_until_somebody_decided() {
 
     // Who is kept against the rules is kept, but for what detectors dropped; who is dropped is dropped.
     let batch = catalog.write().unwrap();
-    for (record, decision) in [(&near, Decision::Keep), (&forced, Decision::Keep), (&redacted, Decision::Drop)] {
+    for (record, decision) in
+        [(&near, Decision::Keep), (&forced, Decision::Keep), (&redacted, Decision::Drop)]
+    {
         batch.put_review(record.id, &decided(decision)).unwrap();
     }
     batch.commit().unwrap();
@@ -561,10 +565,9 @@ fn a_record_is_found_by_the_beginning_of_its_id() {
     let (_folder, catalog) = open();
     let known = known("a");
     let records: Vec<_> = (0..40).map(|number| record(&known, &number.to_string())).collect();
-    let records = (0..).zip(records).map(|(ordinal, record)| Record {
-        key: RecordKey { ordinal, ..record.key },
-        ..record
-    });
+    let records = (0..)
+        .zip(records)
+        .map(|(ordinal, record)| Record { key: RecordKey { ordinal, ..record.key }, ..record });
     let records: Vec<_> = records.collect();
     let batch = catalog.write().unwrap();
     batch.put_document(&known).unwrap();

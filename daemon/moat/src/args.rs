@@ -47,6 +47,23 @@ pub(crate) enum Verb {
     /// Build, show and compare datasets.
     #[command(subcommand)]
     Dataset(Dataset),
+    /// Search the texts of records, and show one beside its document.
+    #[command(subcommand)]
+    Record(Record),
+    /// See which records wait for a person, and decide about them.
+    #[command(subcommand)]
+    Review(Review),
+    /// Tell what other curation rules would keep and drop; nothing is stored.
+    Try {
+        /// A file with what changes, as it would stand in moat.toml, such as `[curation.quality.prose]` and a key.
+        rules: PathBuf,
+        /// Records to judge at most.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        most: u64,
+        /// Draws them where there are more.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+    },
     /// Import and list bases.
     #[command(subcommand)]
     Base(Base),
@@ -351,12 +368,79 @@ pub(crate) enum Dataset {
         /// Its id, or the id's beginning.
         id: String,
     },
+    /// Show how one dataset is spread over lengths, kinds and languages, and the runs on it.
+    Facts {
+        /// Its id, or the id's beginning.
+        id: String,
+    },
     /// Show what differs between two datasets.
     Diff {
         /// The older one's id, or its beginning.
         a: String,
         /// The newer one's id, or its beginning.
         b: String,
+    },
+}
+
+/// What to do with records.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Record {
+    /// Find records whose text holds every word, whatever its case and accents.
+    Search {
+        /// The words; a phrase goes in double quotation marks of its own. `-` reads them from standard input.
+        words: Vec<String>,
+        /// Only of this source.
+        #[arg(long)]
+        source: Option<String>,
+        /// Only kept, redacted or dropped ones.
+        #[arg(long)]
+        verdict: Option<String>,
+        /// Only of this kind, such as prose or code.
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only those with this rule or label among their reasons, such as min_words or EMAIL.
+        #[arg(long)]
+        rule: Option<String>,
+        /// Only in this language, such as eng.
+        #[arg(long)]
+        language: Option<String>,
+        /// Records at most.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        most: usize,
+        /// Go on where a search ended.
+        #[arg(long, value_name = "PLACE")]
+        after: Option<u64>,
+    },
+    /// Show one record with its text.
+    Show {
+        /// Its id, or the id's beginning.
+        id: String,
+    },
+}
+
+/// What to do about records that wait for a person.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Review {
+    /// List records that wait, and what was decided last.
+    List {
+        /// Records at most.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        most: usize,
+    },
+    /// Keep a record, also against quality rules: the next dataset takes it.
+    Keep {
+        /// Its id, or the id's beginning.
+        id: String,
+    },
+    /// Drop a record: the next dataset does without it.
+    Drop {
+        /// Its id, or the id's beginning.
+        id: String,
+    },
+    /// Take back what was decided about a record.
+    Undo {
+        /// Its id, or the id's beginning.
+        id: String,
     },
 }
 
@@ -550,6 +634,14 @@ mod tests {
             "dataset list",
             "dataset show 1a",
             "dataset diff 1a 2b",
+            "dataset facts 1a",
+            "record search pump valve --source docs --verdict dropped --kind prose --rule min_words --most 3 --after 9",
+            "record show 3f2a",
+            "review list --most 5",
+            "review keep 3f2a",
+            "review drop 3f2a",
+            "review undo 3f2a",
+            "try rules.toml --most 100 --seed 2",
             "base import . --name starter",
             "base list",
             "run start demo.toml --detach",

@@ -225,6 +225,9 @@ fn seen(update: &Update) -> Seen {
         Update::Building { records, of } => {
             part("building the dataset".to_owned(), "record", *records, Some(*of), String::new())
         }
+        Update::Looking { records, of, found } => {
+            part("looking".to_owned(), "record", *records, Some(*of), format!("{} found", count(*found)))
+        }
         Update::RunState { run, state } => Seen::Note(format!("{}: {}", clean(run), state.word())),
         Update::Sweep(sweep) => {
             let best = sweep.runs.first().filter(|run| sweep.best.as_deref() == Some(&run.run));

@@ -4,9 +4,11 @@ use std::io::{IsTerminal, Read};
 use std::path::{Component, Path};
 
 use moat_contracts::Recipe;
-use moat_protocol::control::{Key, NewAccount, NewSlot, Proof, Request};
+use moat_protocol::control::{Judgement, Key, NewAccount, NewSlot, Proof, RecordFilter, Request};
 
-use crate::args::{self, Account, ApiKey, Base, Dataset, Ledger, Policy, Run, Statement, Sweep, Vault, Verb};
+use crate::args::{
+    self, Account, ApiKey, Base, Dataset, Ledger, Policy, Record, Review, Run, Statement, Sweep, Vault, Verb,
+};
 use crate::exit::{Exit, Failure};
 use crate::secret;
 
@@ -23,6 +25,32 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Dataset(Dataset::List) => Request::Datasets,
         Verb::Dataset(Dataset::Show { id }) => Request::Dataset { id: id.clone() },
         Verb::Dataset(Dataset::Diff { a, b }) => Request::DatasetDiff { a: a.clone(), b: b.clone() },
+        Verb::Dataset(Dataset::Facts { id }) => Request::DatasetFacts { id: id.clone() },
+        Verb::Record(Record::Search { words, source, verdict, kind, rule, language, most, after }) => {
+            Request::RecordSearch {
+                words: if words.as_slice() == ["-"] { typed("words", "-")? } else { words.join(" ") },
+                filter: RecordFilter {
+                    source: source.clone(),
+                    verdict: verdict.clone(),
+                    kind: kind.clone(),
+                    rule: rule.clone(),
+                    language: language.clone(),
+                },
+                most: *most,
+                after: *after,
+                patience: None,
+            }
+        }
+        Verb::Record(Record::Show { id }) => Request::Record { id: id.clone() },
+        Verb::Review(Review::List { most }) => Request::Reviews { after: None, most: *most },
+        Verb::Review(Review::Keep { id }) => Request::Review { id: id.clone(), judgement: Judgement::Keep },
+        Verb::Review(Review::Drop { id }) => Request::Review { id: id.clone(), judgement: Judgement::Drop },
+        Verb::Review(Review::Undo { id }) => Request::Review { id: id.clone(), judgement: Judgement::Undo },
+        Verb::Try { rules, most, seed } => {
+            let changes = moat_settings::load_curation(rules)
+                .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+            Request::Tryout { changes, most: *most, seed: *seed }
+        }
         Verb::Base(Base::Import { folder, name }) => {
             Request::BaseImport { folder: absolute(folder)?, name: name.clone() }
         }
@@ -69,7 +97,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Policy(Policy::Request { proof }) => Request::PolicyRequest { proof: shown(proof)? },
         Verb::Ask(ask) => Request::Ask {
             run: ask.run.clone(),
-            prompt: prompt(&ask.prompt)?,
+            prompt: typed("prompt", &ask.prompt)?,
             chat: ask.chat,
             sampling: ask.sampling(),
         },
@@ -151,17 +179,18 @@ fn read(recipe: &Path) -> Result<Box<Recipe>, Failure> {
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))
 }
 
-fn prompt(given: &str) -> Result<String, Failure> {
+/// What was given, or what standard input holds where that is `-`.
+fn typed(what: &str, given: &str) -> Result<String, Failure> {
     if given != "-" {
         return Ok(given.to_owned());
     }
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() {
-        crate::output::notice("type the prompt, then Ctrl-D\n");
+        crate::output::notice(&format!("type the {what}, then Ctrl-D\n"));
     }
     let mut text = String::new();
     stdin.read_to_string(&mut text).map_err(|error| {
-        Failure::new(Exit::Usage, format!("the prompt on standard input cannot be read as UTF-8: {error}"))
+        Failure::new(Exit::Usage, format!("the {what} on standard input cannot be read as UTF-8: {error}"))
     })?;
     Ok(text)
 }

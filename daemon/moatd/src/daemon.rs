@@ -66,6 +66,8 @@ pub(crate) struct Daemon {
     pub(crate) refusals: Mutex<Refusals>,
     /// Held while a base is imported: two of one name would write the same folder.
     pub(crate) importing: tokio::sync::Mutex<()>,
+    /// Seats for work that opens many texts for somebody who waits.
+    pub(crate) readers: tokio::sync::Semaphore,
     scans: Mutex<BTreeMap<String, ScanState>>,
     stops: Mutex<Vec<String>>,
     ending: watch::Sender<bool>,
@@ -129,6 +131,7 @@ impl Daemon {
             updates: broadcast::channel(1024).0,
             runs: Notify::new(),
             importing: tokio::sync::Mutex::default(),
+            readers: tokio::sync::Semaphore::new(2),
             scans: Mutex::default(),
             stops: Mutex::default(),
             ending: watch::channel(false).0,

@@ -342,6 +342,10 @@ pub(crate) fn needed(request: &Request) -> Needed {
         Request::Why { .. } | Request::DatasetDiff { .. } => Act::RecordWhy,
         Request::DatasetBuild { .. } => Act::DatasetBuild,
         Request::Datasets | Request::Dataset { .. } | Request::Bases | Request::Runs => Act::StatusRead,
+        Request::DatasetFacts { .. } => Act::StatusRead,
+        // They show texts.
+        Request::RecordSearch { .. } | Request::Record { .. } | Request::Tryout { .. } => Act::RecordRead,
+        Request::Reviews { .. } | Request::Review { .. } => Act::VerdictReview,
         Request::BaseImport { .. } => Act::BaseImport,
         Request::RunStart { .. } | Request::RunResume { .. } => Act::RunStart,
         Request::RunPlan { .. } => Act::RunStart,

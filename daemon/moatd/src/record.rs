@@ -22,6 +22,12 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::Datasets => act("dataset.list"),
         Request::Dataset { .. } => act("dataset.show"),
         Request::DatasetDiff { .. } => act("dataset.diff"),
+        Request::DatasetFacts { .. } => act("dataset.facts"),
+        Request::RecordSearch { .. } => act("record.search"),
+        Request::Record { .. } => act("record.show"),
+        Request::Reviews { .. } => act("record.reviews"),
+        Request::Review { judgement, .. } => act("record.review").detail("judgement", judgement.word()),
+        Request::Tryout { most, seed, .. } => act("rules.try").detail("most", most).detail("seed", seed),
         Request::BaseImport { .. } => act("base.import"),
         Request::Bases => act("base.list"),
         Request::RunStart { recipe } => act("run.start").on("recipe", recipe.hash()),
@@ -99,6 +105,10 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         Reply::Preview(shown) if shown.preview.example.is_empty() => act.on("dataset", shown.dataset),
         Reply::Preview(shown) => act.on("dataset", shown.dataset).on("record", shown.preview.record),
         Reply::Sweep(sweep) => act.on("sweep", &sweep.name).detail("runs", sweep.of),
+        Reply::Records(found) => act.detail("looked", found.looked).detail("found", found.found.len()),
+        Reply::Record(shown) => act.on("record", shown.record),
+        Reply::Reviewed(decided) => act.on("record", decided.record).detail("records", decided.records),
+        Reply::Tryout(tried) => act.on("rules", tried.tried).detail("judged", tried.judged),
         Reply::Answer(completions) => {
             let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
             act.detail("bytes", bytes)

@@ -258,8 +258,10 @@ pub struct Tryout {
     pub tried: Digest,
     /// Records that were judged.
     pub judged: u64,
-    /// Records that there are; near-duplicates that another stands for are left out.
+    /// Records that there are.
     pub of: u64,
+    /// Records that were drawn and not judged: another stands for them, or a person decided about them.
+    pub left_out: u64,
     /// What drew the records, where not all were judged.
     pub seed: u64,
     /// Records that stay kept.

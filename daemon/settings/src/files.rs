@@ -102,6 +102,6 @@ pub fn load_either(file: &Path) -> Result<(Recipe, Option<Sweep>), LoadError> {
     parse_either(&read(file)?).map_err(|faults| LoadError::Faults { file: file.to_owned(), faults })
 }
 
-fn read(file: &Path) -> Result<String, LoadError> {
+pub(crate) fn read(file: &Path) -> Result<String, LoadError> {
     std::fs::read_to_string(file).map_err(|error| LoadError::Read { file: file.to_owned(), error })
 }

@@ -20,8 +20,8 @@ pub use files::{
 };
 pub use machine::check_machine;
 pub use settings::{
-    AdminSettings, BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, LedgerSettings, Settings,
-    SourceKind, SourceSettings, TrainingSettings, ValueFault,
+    AdminSettings, BoundarySettings, ControlSettings, DaemonSettings, EnginePlace, LedgerSettings,
+    ReviewSettings, Settings, SourceKind, SourceSettings, TrainingSettings, ValueFault,
 };
 
 use moat_contracts::{Recipe, Sweep};
@@ -33,6 +33,31 @@ use moat_contracts::{Recipe, Sweep};
 pub fn parse(text: &str) -> Result<Settings, Faults> {
     let shape = schema::Shape::of(&Settings::example())?;
     schema::read(text, &shape, Settings::faults)
+}
+
+/// Reads changes of curation rules from the text of a file like `moat.toml`, whose other tables are passed over: the keys
+/// of `[curation]` that stand in it, as JSON.
+///
+/// # Errors
+/// [`Faults`] holds everything that is wrong with the text, in its order.
+pub fn parse_curation(text: &str) -> Result<serde_json::Value, Faults> {
+    parse(text)?;
+    let whole = |message: String| Faults(vec![fault::at(text, 0, "curation", message)]);
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| whole(error.to_string()))?;
+    let Some(curation) = table.get("curation") else {
+        return Err(whole(
+            "is not there: write what changes as in moat.toml, such as `[curation.quality.prose]`".to_owned(),
+        ));
+    };
+    serde_json::to_value(curation).map_err(|error| whole(error.to_string()))
+}
+
+/// Reads changes of curation rules from a file.
+///
+/// # Errors
+/// [`LoadError`] where the file cannot be read or is faulty.
+pub fn load_curation(file: &std::path::Path) -> Result<serde_json::Value, LoadError> {
+    parse_curation(&files::read(file)?).map_err(|faults| LoadError::Faults { file: file.to_owned(), faults })
 }
 
 /// Reads the text of a recipe. A key that is not there takes its default.

@@ -22,8 +22,28 @@ pub struct Settings {
     pub training: TrainingSettings,
     /// Where the company's data lives.
     pub source: Vec<SourceSettings>,
+    /// Which records a person looks at.
+    pub review: ReviewSettings,
     /// How records are judged.
     pub curation: Rules,
+}
+
+/// Which records wait for a person. Datasets do not wait for them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReviewSettings {
+    /// Those that quality rules nearly judged otherwise: within this share of a limit. 0 for none.
+    pub margin: f64,
+    /// Those in which something was replaced.
+    pub redacted: bool,
+    /// Share of the records that were kept as they are, drawn by their ids.
+    pub sample: f64,
+}
+
+impl Default for ReviewSettings {
+    fn default() -> Self {
+        Self { margin: 0.05, redacted: true, sample: 0.01 }
+    }
 }
 
 /// Where things lie.
@@ -329,6 +349,11 @@ impl Settings {
         let memory = self.training.memory_mib <= 1 << 30;
         hold(memory, "training.memory_mib", "must be at most 1073741824, or 0 for what the machine allows");
         hold(self.training.nice <= 19, "training.nice", "must be from 0 to 19");
+
+        let shares = [("review.margin", self.review.margin), ("review.sample", self.review.sample)];
+        for (key, share) in shares {
+            hold((0.0..=1.0).contains(&share), key, "must be from 0 to 1");
+        }
 
         let mut names = BTreeMap::new();
         let mut paths = BTreeMap::new();

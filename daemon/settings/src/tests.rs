@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use crate::schema::Shape;
 use crate::settings::example_recipe;
 use crate::{
-    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse, parse_recipe,
-    parse_sweep,
+    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, load_recipe, parse,
+    parse_curation, parse_recipe, parse_sweep,
 };
 
 const WRITTEN_OUT: &str = include_str!("../../../config/moat.toml");
@@ -136,6 +136,24 @@ PHONE = "off"
     assert_eq!(settings.curation.detect.action(Detector::Phone), Action::Off);
     let recipe = parse_recipe("selection.kinds = [\"code\", \"prose\"]\ntrain.method = \"full\"\n").unwrap();
     assert_eq!((recipe.selection.kinds, recipe.train.method), (vec![Kind::Code, Kind::Prose], Method::Full));
+}
+
+#[test]
+fn changes_of_rules_are_what_stands_there_and_are_held_against_the_same_keys() {
+    let text = "[curation.quality.prose]\nmin_words = 5\n[curation.detect.labels]\nPHONE = \"off\"\n";
+    let changes = parse_curation(text).unwrap();
+    let expected =
+        serde_json::json!({"quality": {"prose": {"min_words": 5}}, "detect": {"labels": {"PHONE": "off"}}});
+    assert_eq!(changes, expected);
+    let faults = shown(&parse_curation("[curation.quality.prose]\nmin_word = 5\n").unwrap_err());
+    assert_eq!(
+        faults,
+        ["2:1: curation.quality.prose.min_word: there is no such key: did you mean `min_words`?"]
+    );
+    assert!(parse_curation("[review]\nmargin = 0.1\n").is_err());
+    assert!(
+        shown(&parse("[review]\nmargin = 2\n").unwrap_err())[0].starts_with("2:10: review.margin: must be")
+    );
 }
 
 #[test]

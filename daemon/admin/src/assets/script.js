@@ -46,6 +46,20 @@ function follow(part) {
 localise(document);
 for (const part of document.querySelectorAll("[data-live]")) follow(part);
 
+// Keys that stand beside buttons act while the part that they belong to has the focus, and once.
+for (const part of document.querySelectorAll("[data-keys]")) {
+  let done = false;
+  part.addEventListener("keydown", (event) => {
+    if (done || event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+    const button = part.querySelector('[data-key="' + CSS.escape(event.key.toLowerCase()) + '"]');
+    if (!button) return;
+    done = true;
+    event.preventDefault();
+    button.click();
+  });
+  part.focus({ preventScroll: true });
+}
+
 // Menus close by Escape and by a click elsewhere.
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;

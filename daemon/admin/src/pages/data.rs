@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
-use moat_contracts::{Dataset, Reason, SplitCounts};
-use moat_protocol::control::{DatasetDiff, DatasetSummary, DiffEntry, Reply, Request, Why, WhyRecord};
+use moat_contracts::{DatasetSource, Reason, SplitCounts};
+use moat_protocol::control::{
+    DatasetDiff, DatasetFacts, DatasetSummary, DiffEntry, Reply, Request, Why, WhyRecord,
+};
 use moat_rights::Act;
 
+use super::records::decided;
 use crate::Refusal;
 use crate::draw::parts::{bytes, chip, count, fact, hash, numbers, short, table, time, words};
 use crate::draw::token;
@@ -21,6 +24,12 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let datasets = reply_of!(visit.ask(Request::Datasets).await?, Reply::Datasets(datasets) => datasets);
     let body = html! {
         h1 { "Data" }
+        @if visit.may(Act::RecordRead) {
+            section.panel aria-labelledby="texts" {
+                h2 #texts { "Records" }
+                p.row { a.button href="/records" { "Search their texts" } a.button.plain href="/review" { "Review what waits" } a.button.plain href="/rules" { "Try other rules" } }
+            }
+        }
         @if visit.may(Act::RecordWhy) {
             section.panel aria-labelledby="why" {
                 h2 #why { "What became of a document" }
@@ -106,12 +115,12 @@ pub(crate) async fn why(visit: Visit) -> Result<Outcome, Refusal> {
         p.trail { a href="/data" { "Data" } }
         h1 { "What became of a document" }
         (question(&visit, &path))
-        @for document in &found { (told(document)) }
+        @for document in &found { (told(&visit, document)) }
     };
     Ok(Page::of("/data", "What became of a document", body))
 }
 
-fn told(why: &Why) -> Markup {
+fn told(visit: &Visit, why: &Why) -> Markup {
     html! {
         section.panel aria-label={ (why.source) ": " (why.path) } {
             div.head {
@@ -144,21 +153,22 @@ fn told(why: &Why) -> Markup {
                 @if why.state == "present" { p.soft { "No record was made of it." } }
             } @else {
                 (table("Records", &[words("Record"), numbers("Line"), words("Kind"), words("Verdict"), words("Why"), words("Redacted")], html! {
-                    @for record in &why.records { (record_row(record)) }
+                    @for record in &why.records { (record_row(record, visit.may(Act::RecordRead))) }
                 }))
             }
         }
     }
 }
 
-fn record_row(record: &WhyRecord) -> Markup {
+fn record_row(record: &WhyRecord, linked: bool) -> Markup {
     html! {
         tr {
-            th scope="row" { (hash(&record.record)) }
+            th scope="row" { @if linked { a href=(path(&["records", &record.record.to_string()])) { (hash(&record.record)) } } @else { (hash(&record.record)) } }
             td.n { (count(record.first_line)) }
             td { (record.kind) @if let Some(language) = &record.language { ", " (language) } }
-            td { (chip(match record.verdict.as_str() { "kept" => "good", "redacted" => "waits", _ => "quiet" }, &record.verdict)) }
+            td { (verdict(&record.verdict)) }
             td {
+                @if let Some(review) = &record.review { div { (decided(review)) } }
                 @for reason in &record.reasons { div { (because(reason)) } }
                 @if let Some(twin) = &record.twin {
                     div.soft { "the same stands in " (twin.source) " / " (twin.path) " (" (format!("{:.0}", twin.similarity * 100.0)) "\u{202f}% alike)" }
@@ -170,7 +180,19 @@ fn record_row(record: &WhyRecord) -> Markup {
     }
 }
 
-fn because(reason: &Reason) -> Markup {
+/// A record's verdict.
+pub(crate) fn verdict(word: &str) -> Markup {
+    chip(
+        match word {
+            "kept" => "good",
+            "redacted" => "waits",
+            _ => "quiet",
+        },
+        word,
+    )
+}
+
+pub(crate) fn because(reason: &Reason) -> Markup {
     html! {
         code { (reason.rule) }
         @if let Some(measured) = reason.measured { " " (format!("{measured:.4}").trim_end_matches('0').trim_end_matches('.')) }
@@ -182,8 +204,9 @@ fn because(reason: &Reason) -> Markup {
 /// One dataset.
 pub(crate) async fn dataset(visit: Visit) -> Result<Outcome, Refusal> {
     let id = visit.segments[0].clone();
-    let dataset = reply_of!(visit.ask(Request::Dataset { id }).await?, Reply::Dataset(dataset) => dataset);
-    let title = format!("Dataset {}", dataset.id.to_string().chars().take(12).collect::<String>());
+    let reply = visit.ask(Request::DatasetFacts { id }).await?;
+    let dataset = reply_of!(reply, Reply::DatasetFacts(dataset) => dataset);
+    let title = format!("Dataset {}", dataset.id.0.short());
     let body = html! {
         p.trail { a href="/data" { "Data" } }
         h1 { (title) }
@@ -192,12 +215,27 @@ pub(crate) async fn dataset(visit: Visit) -> Result<Outcome, Refusal> {
     Ok(Page::of("/data", title, body))
 }
 
-fn whole(dataset: &Dataset) -> Markup {
-    let mut sizes: BTreeMap<u32, u64> = BTreeMap::new();
-    for entry in &dataset.entries {
-        *sizes.entry(entry.tokens.max(1).ilog2()).or_default() += 1;
+fn whole(dataset: &DatasetFacts) -> Markup {
+    let mut all = DatasetSource::default();
+    for source in dataset.sources.values() {
+        all.train.join(&source.train);
+        all.validation.join(&source.validation);
+        all.held_out.join(&source.held_out);
     }
-    let most = sizes.values().copied().max().unwrap_or(1);
+    let records = [&all.train, &all.validation, &all.held_out].iter().map(|side| side.records).sum();
+    let runs = |runs: &[String]| {
+        html! {
+            @if runs.is_empty() { span.soft { "none" } }
+            @for run in runs { div { a href=(path(&["runs", run])) { (run) } } }
+        }
+    };
+    let named = |names: &BTreeMap<String, DatasetSource>, none: &str| {
+        let name = |name: &String| if name.is_empty() { none.to_owned() } else { name.clone() };
+        names.iter().map(|(found, sides)| (html! { (name(found)) }, *sides)).collect::<Vec<_>>()
+    };
+    let lengths = dataset.shape.lengths.iter();
+    let lengths: Vec<_> =
+        lengths.map(|(from, sides)| (html! { (count(*from)) "–" (count(from * 2 - 1)) }, *sides)).collect();
     html! {
         div.columns {
             section.panel aria-labelledby="named" {
@@ -207,31 +245,66 @@ fn whole(dataset: &Dataset) -> Markup {
                     (fact("Recipe's selection", hash(&dataset.recipe)))
                     (fact("Curation rules", hash(&dataset.rules)))
                     (fact("Tokenizer", hash(&dataset.tokenizer)))
-                    (fact("Records", count(dataset.entries.len() as u64)))
+                    (fact("First built", time(dataset.built)))
+                    (fact("Records", count(records)))
                 }
             }
-            section.panel aria-labelledby="sizes" {
-                h2 #sizes { "Records by their tokens" }
-                table.bars {
-                    caption.unseen { "Records by their tokens" }
-                    @for (power, number) in &sizes {
-                        tr {
-                            th scope="row" { (short(1 << power)) "–" (short((1_u64 << (power + 1)) - 1)) }
-                            td { svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
-                                rect width=(format!("{:.1}", (*number as f64 * 100.0 / most as f64).max(0.5))) height="10" {}
-                            } }
-                            td.n { (count(*number)) }
-                        }
-                    }
+            section.panel aria-labelledby="uses" {
+                h2 #uses { "What was made of it" }
+                dl.facts {
+                    (fact("Runs on it", runs(&dataset.runs)))
+                    (fact("Runs after those", runs(&dataset.later)))
                 }
             }
         }
         section aria-labelledby="sides" {
-            h2 #sides { "By source" }
-            (table("By source", &[words("Source"), words("Side"), numbers("Records"), numbers("Tokens"), numbers("Size")], html! {
+            h2 #sides { "Its sides" }
+            (table("Its sides", &[words("Source"), words("Side"), numbers("Records"), numbers("Tokens"), numbers("Size")], html! {
                 @for (name, source) in &dataset.sources {
                     (side(name, "trained on", &source.train))
+                    @if !source.validation.is_empty() { (side(name, "chosen by", &source.validation)) }
                     (side(name, "held back", &source.held_out))
+                }
+                @if dataset.sources.len() > 1 {
+                    (side("all", "trained on", &all.train))
+                    @if !all.validation.is_empty() { (side("all", "chosen by", &all.validation)) }
+                    (side("all", "held back", &all.held_out))
+                }
+            }))
+        }
+        (histogram("lengths", "Records by their tokens", "Tokens", &lengths))
+        (histogram("kinds", "Records by kind", "Kind", &named(&dataset.shape.kinds, "unknown")))
+        (histogram("languages", "Records by language", "Language", &named(&dataset.shape.languages, "not told")))
+        (histogram("sources", "Records by source", "Source", &named(&dataset.sources, "unknown")))
+    }
+}
+
+/// Bars in proportion, with the exact numbers beside.
+fn histogram(id: &str, title: &'static str, what: &'static str, rows: &[(Markup, DatasetSource)]) -> Markup {
+    let sum = |sides: &DatasetSource| sides.train.records + sides.validation.records + sides.held_out.records;
+    let tokens = |sides: &DatasetSource| sides.train.tokens + sides.validation.tokens + sides.held_out.tokens;
+    let most = rows.iter().map(|(_, sides)| sum(sides)).max().unwrap_or(0).max(1);
+    let validates = rows.iter().any(|(_, sides)| !sides.validation.is_empty());
+    let mut heads = vec![words(what), words("Share"), numbers("Trained on")];
+    if validates {
+        heads.push(numbers("Chosen by"));
+    }
+    heads.extend([numbers("Held back"), numbers("Tokens")]);
+    html! {
+        section.histogram aria-labelledby=(id) {
+            h2 id=(id) { (title) }
+            (table(title, &heads, html! {
+                @for (name, sides) in rows {
+                    tr {
+                        th scope="row" { (name) }
+                        td.bar { svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" {
+                            rect width=(format!("{:.1}", (sum(sides) as f64 * 100.0 / most as f64).max(0.5))) height="10" {}
+                        } }
+                        td.n { (count(sides.train.records)) }
+                        @if validates { td.n { (count(sides.validation.records)) } }
+                        td.n { (count(sides.held_out.records)) }
+                        td.n { (count(tokens(sides))) }
+                    }
                 }
             }))
         }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, Render, html};
 use moat_contracts::Interval;
-use moat_protocol::control::{Reply, Request, SourceStatus, Status};
+use moat_protocol::control::{REVIEW_COUNT, Reply, Request, SourceStatus, Status};
 use moat_rights::Act;
 
 use super::{beginning, door};
@@ -162,9 +162,14 @@ fn waits(visit: &Visit, status: &Status) -> Markup {
                         @if status.waiting == 1 { "request needs" } @else { "requests need" } " a second person: " a href="/approvals" { "Approvals" }
                         @if !visit.may(Act::ExportApprove) { span.soft { " – an approver" } } }
                 }
+                @if status.review > 0 {
+                    li { (chip("waits", &if status.review >= REVIEW_COUNT { format!("{}+", count(REVIEW_COUNT)) } else { count(status.review) }))
+                        @if status.review == 1 { " record may be looked at: " } @else { " records may be looked at: " }
+                        @if visit.may(Act::VerdictReview) { a href="/review" { "Review" } } @else { span.soft { "by a steward" } } }
+                }
                 @if stopped > 0 { li { (chip("waits", &count(stopped))) " stopped " @if stopped == 1 { "run" } @else { "runs" } } }
                 @if status.sources.is_empty() { li { "No source is configured: name one in " code { "moat.toml" } "." } }
-                @if status.waiting == 0 && stopped == 0 && !status.sources.is_empty() { li.soft { "Nothing." } }
+                @if status.waiting == 0 && status.review == 0 && stopped == 0 && !status.sources.is_empty() { li.soft { "Nothing." } }
             }
         }
     }

@@ -6,6 +6,7 @@ mod base;
 pub(crate) mod bundle;
 mod compare;
 mod course;
+mod data;
 mod dataset;
 pub(crate) mod preview;
 mod rights;
@@ -75,6 +76,12 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Dataset(found) => dataset::dataset(view, found),
         Reply::Datasets(found) => dataset::datasets(view, found),
         Reply::DatasetDiff(diff) => dataset::diff(view, diff),
+        Reply::DatasetFacts(found) => data::facts(view, found),
+        Reply::Records(found) => data::found(view, found),
+        Reply::Record(record) => data::record(view, record),
+        Reply::Reviews(queue) => data::queue(view, queue),
+        Reply::Reviewed(decided) => data::reviewed(view, decided),
+        Reply::Tryout(tried) => data::tryout(view, tried),
         Reply::Base(found) => base::imported(view, found),
         Reply::Bases(found) => base::bases(view, found),
         Reply::Run(found) => run::run(view, found),

@@ -72,6 +72,9 @@ fn the_record(view: &View, record: &WhyRecord) -> String {
         language.unwrap_or_default(),
         record.record.short(),
     );
+    if let Some(review) = &record.review {
+        let _ = writeln!(text, "    {}", super::data::decided(view, review));
+    }
     if let Some(twin) = &record.twin {
         let _ = writeln!(text, "    {}", the_twin(twin));
     }
@@ -99,7 +102,7 @@ fn the_twin(twin: &Twin) -> String {
     }
 }
 
-fn the_reason(reason: &Reason) -> String {
+pub(super) fn the_reason(reason: &Reason) -> String {
     let mut text = format!("rule {}", clean(&reason.rule));
     match (reason.measured, reason.limit) {
         (Some(measured), Some(limit)) => {
@@ -117,7 +120,7 @@ fn the_reason(reason: &Reason) -> String {
     text
 }
 
-fn the_reached(reached: &Reached, deleted: bool) -> String {
+pub(super) fn the_reached(reached: &Reached, deleted: bool) -> String {
     let dataset = reached.dataset.0.short();
     let side = match reached.split.as_str() {
         "held_out" => "held back",

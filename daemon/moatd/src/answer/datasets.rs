@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use moat_catalog::Catalog;
+use moat_catalog::{Catalog, RunRow};
 use moat_contracts::{Dataset, DatasetEntry, DatasetId, Recipe};
-use moat_protocol::control::{DatasetDiff, DatasetSummary, DiffEntry, Reply};
+use moat_protocol::control::{DatasetDiff, DatasetFacts, DatasetSummary, DiffEntry, Reply};
 
 use crate::daemon::Daemon;
 use crate::failure::Failure;
-use crate::runs;
+use crate::{lineage, runs};
 
 /// Builds a dataset, or finds it where it is already built.
 pub(crate) async fn build(daemon: &Arc<Daemon>, recipe: Recipe) -> Result<Reply, Failure> {
@@ -30,6 +30,30 @@ pub(crate) fn list(daemon: &Daemon) -> Result<Reply, Failure> {
 /// One dataset.
 pub(crate) fn show(daemon: &Daemon, id: &str) -> Result<Reply, Failure> {
     Ok(Reply::Dataset(Box::new(find(&daemon.state.catalog()?, id)?)))
+}
+
+/// How one dataset is spread, and what was made of it.
+pub(crate) fn facts(daemon: &Daemon, id: &str) -> Result<Reply, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let dataset = find(&catalog, id)?;
+    let shape = catalog.dataset_shape(dataset.id)?;
+    let (shape, built) = shape
+        .ok_or_else(|| Failure::internal(format!("dataset {} is damaged in the catalog", dataset.id)))?;
+    let all = catalog.runs()?;
+    let on = |run: &RunRow| run.dataset == Some(dataset.id);
+    let names = |runs: Vec<&RunRow>| runs.into_iter().map(|run| run.name.clone()).collect();
+    let later = |run: &&RunRow| !on(run) && lineage::earlier(&all, run).any(on);
+    Ok(Reply::DatasetFacts(Box::new(DatasetFacts {
+        id: dataset.id,
+        recipe: dataset.recipe,
+        rules: dataset.rules,
+        tokenizer: dataset.tokenizer,
+        built,
+        sources: dataset.sources,
+        shape,
+        runs: names(all.iter().filter(|run| on(run)).collect()),
+        later: names(all.iter().filter(later).collect()),
+    })))
 }
 
 /// What differs between two datasets.

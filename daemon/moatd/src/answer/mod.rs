@@ -10,21 +10,27 @@ mod export;
 mod keys;
 mod ledger;
 mod preview;
+mod records;
+mod reviews;
 mod runs;
+mod search;
 pub(crate) mod sessions;
 pub(crate) mod statements;
 mod status;
 mod sweeps;
+mod tryout;
 mod vault;
 mod why;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub(crate) use status::canary;
 
 use moat_protocol::control::{Reply, Request, Update};
 use tokio::io::AsyncWrite;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use crate::daemon::Daemon;
 use crate::description::description;
@@ -73,6 +79,11 @@ fn is_work(request: &Request) -> bool {
         request,
         Request::Scan
             | Request::DatasetBuild { .. }
+            | Request::RecordSearch { .. }
+            | Request::Record { .. }
+            | Request::Reviews { .. }
+            | Request::Review { .. }
+            | Request::Tryout { .. }
             | Request::BaseImport { .. }
             | Request::RunPreview { .. }
             | Request::RunPlan { .. }
@@ -118,6 +129,18 @@ async fn answer(
         Request::Datasets => datasets::list(daemon),
         Request::Dataset { id } => datasets::show(daemon, &id),
         Request::DatasetDiff { a, b } => datasets::diff(daemon, &a, &b),
+        Request::DatasetFacts { id } => datasets::facts(daemon, &id),
+        Request::RecordSearch { words, filter, most, after, patience } => {
+            let search = search::Search::new(&words, filter, most, after, patience)?;
+            aside(daemon, stream, move |daemon, teller| search.run(daemon, teller)).await
+        }
+        Request::Record { id } => records::show(daemon, &id),
+        Request::Reviews { after, most } => reviews::queue(daemon, after.as_deref(), most),
+        Request::Review { id, judgement } => reviews::decide(daemon, person, &id, judgement),
+        Request::Tryout { changes, most, seed } => {
+            let tryout = tryout::Trial::new(daemon, &changes, most, seed)?;
+            aside(daemon, stream, move |daemon, teller| tryout.run(daemon, teller)).await
+        }
         Request::BaseImport { folder, name } => bases::import(daemon, folder, name).await,
         Request::Bases => bases::list(daemon),
         Request::RunStart { recipe } => runs::start(daemon, *recipe),
@@ -217,6 +240,61 @@ async fn while_telling<T>(
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return work.await,
             },
+        }
+    }
+}
+
+/// How often work that reads texts tells how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Tells whoever waits for work how far it is.
+struct Teller {
+    sender: watch::Sender<Option<Update>>,
+    told: Instant,
+}
+
+impl Teller {
+    /// Tells it, now and then.
+    ///
+    /// # Errors
+    /// Where nobody waits for the work any more, which is then to end.
+    fn tell(&mut self, update: impl FnOnce() -> Update) -> Result<(), Failure> {
+        if self.sender.is_closed() {
+            return Err(Failure::request("nobody waits for the answer any more"));
+        }
+        if self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            self.sender.send_replace(Some(update()));
+        }
+        Ok(())
+    }
+}
+
+/// Works on a thread of its own and passes on what that tells. A caller who hangs up, seen when there is something to
+/// tell, is not worked for any more. Few such works go on at once: each opens many texts.
+async fn aside(
+    daemon: &Arc<Daemon>,
+    stream: &mut (impl AsyncWrite + Unpin),
+    work: impl FnOnce(&Daemon, &mut Teller) -> Result<Reply, Failure> + Send + 'static,
+) -> Result<Reply, Failure> {
+    let _seat = daemon.readers.acquire().await.map_err(Failure::internal)?;
+    let (sender, mut told) = watch::channel(None);
+    let own = daemon.clone();
+    let mut working =
+        tokio::task::spawn_blocking(move || work(&own, &mut Teller { sender, told: Instant::now() }));
+    loop {
+        tokio::select! {
+            done = &mut working => return done.map_err(Failure::internal)?,
+            changed = told.changed() => {
+                let update = told.borrow_and_update().clone();
+                match (changed, update) {
+                    (Ok(()), Some(update)) => {
+                        moat_protocol::write(stream, &Reply::Update(update)).await.map_err(Failure::internal)?;
+                    }
+                    (Ok(()), None) => {}
+                    (Err(_), _) => return working.await.map_err(Failure::internal)?,
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use moat_catalog::{Catalog, RunRow};
 use moat_contracts::Outcome;
 use moat_protocol::control::{Canary, Made, Newest, Reply, SourceStatus, Status};
 
-use super::statements;
+use super::{reviews, statements};
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::runs;
@@ -50,6 +50,7 @@ fn work(daemon: &Daemon, status: &mut Status) -> Result<(), Failure> {
     let active = runs.into_iter().filter(|run| runs::is_active(runs::state(run)));
     status.active_runs = active.map(|run| run.name).collect();
     status.waiting = statements::waiting(&catalog)?;
+    status.review = reviews::count(daemon, &catalog)?;
     Ok(())
 }
 

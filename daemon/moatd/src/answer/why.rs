@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use moat_catalog::{Catalog, Known, Row, RunRow};
-use moat_contracts::{DocumentState, Reason, Skip, Split};
+use moat_contracts::{DatasetId, DocumentState, Reason, Skip, Split};
 use moat_protocol::control::{Reached, Reply, Twin, Why, WhyRecord};
 
+use super::reviews;
 use crate::daemon::Daemon;
 use crate::failure::Failure;
 use crate::lineage;
@@ -33,15 +34,7 @@ pub(crate) fn why(daemon: &Daemon, path: &str) -> Result<Reply, Failure> {
 fn tell(catalog: &Catalog, known: &Known) -> Result<Why, Failure> {
     let document = &known.document;
     let rows = catalog.record_rows(document.id)?;
-    let runs = catalog.runs()?;
-    let reached = catalog.datasets_reached(document.id)?.into_iter().map(|(dataset, split)| {
-        let on = |run: &RunRow| run.dataset == Some(dataset);
-        // What a run learnt, the runs that started from it hold too.
-        let reached =
-            |run: &&RunRow| on(run) || (split != Split::HeldOut && lineage::earlier(&runs, run).any(on));
-        let runs = runs.iter().filter(reached).map(|run| run.name.clone());
-        Reached { dataset, split: split.word().to_owned(), runs: runs.collect() }
-    });
+    let reached = reached(catalog, catalog.datasets_reached(document.id)?)?;
     Ok(Why {
         source: document.source.clone(),
         path: document.path.clone(),
@@ -56,8 +49,22 @@ fn tell(catalog: &Catalog, known: &Known) -> Result<Why, Failure> {
         size: document.size,
         faults: catalog.faults(document.id)?,
         records: rows.iter().map(|row| tell_record(catalog, row)).collect::<Result<_, _>>()?,
-        reached: reached.collect(),
+        reached,
     })
+}
+
+/// The runs that learnt or were measured on sides of datasets.
+pub(crate) fn reached(catalog: &Catalog, sides: Vec<(DatasetId, Split)>) -> Result<Vec<Reached>, Failure> {
+    let runs = catalog.runs()?;
+    let reached = sides.into_iter().map(|(dataset, split)| {
+        let on = |run: &RunRow| run.dataset == Some(dataset);
+        // What a run learnt, the runs that started from it hold too.
+        let reached =
+            |run: &&RunRow| on(run) || (split != Split::HeldOut && lineage::earlier(&runs, run).any(on));
+        let runs = runs.iter().filter(reached).map(|run| run.name.clone());
+        Reached { dataset, split: split.word().to_owned(), runs: runs.collect() }
+    });
+    Ok(reached.collect())
 }
 
 fn tell_record(catalog: &Catalog, row: &Row) -> Result<WhyRecord, Failure> {
@@ -65,21 +72,7 @@ fn tell_record(catalog: &Catalog, row: &Row) -> Result<WhyRecord, Failure> {
     for redaction in &row.redactions {
         *redactions.entry(redaction.label.clone()).or_default() += 1;
     }
-    let mut reasons = row.reasons.clone();
-    let twin = match row.twin {
-        Some((survivor, similarity)) => {
-            let survivor = catalog.row(survivor)?;
-            let rule = if survivor.id == row.id { "duplicate" } else { "near_duplicate" };
-            reasons.push(Reason {
-                rule: rule.to_owned(),
-                measured: Some(similarity),
-                limit: None,
-                line: None,
-            });
-            Some(Twin { source: survivor.source, path: survivor.path, similarity })
-        }
-        None => None,
-    };
+    let (reasons, twin) = reasons(catalog, row)?;
     Ok(WhyRecord {
         record: row.id.0,
         first_line: row.first_line,
@@ -89,5 +82,16 @@ fn tell_record(catalog: &Catalog, row: &Row) -> Result<WhyRecord, Failure> {
         reasons,
         redactions,
         twin,
+        review: row.review.as_ref().map(reviews::told),
     })
+}
+
+/// Every reason for a record's verdict, and the twin that survives in its place.
+pub(crate) fn reasons(catalog: &Catalog, row: &Row) -> Result<(Vec<Reason>, Option<Twin>), Failure> {
+    let mut reasons = row.reasons.clone();
+    let Some((survivor, similarity)) = row.twin else { return Ok((reasons, None)) };
+    let survivor = catalog.row(survivor)?;
+    let rule = if survivor.id == row.id { "duplicate" } else { "near_duplicate" };
+    reasons.push(Reason { rule: rule.to_owned(), measured: Some(similarity), limit: None, line: None });
+    Ok((reasons, Some(Twin { source: survivor.source, path: survivor.path, similarity })))
 }
