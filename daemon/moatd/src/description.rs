@@ -33,6 +33,12 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         Request::DatasetBuild { .. } | Request::Dataset { .. } => &["dataset"],
         Request::Datasets => &["datasets"],
         Request::DatasetDiff { .. } => &["dataset_diff"],
+        Request::DatasetFacts { .. } => &["dataset_facts"],
+        Request::RecordSearch { .. } => &["records"],
+        Request::Record { .. } => &["record"],
+        Request::Reviews { .. } => &["reviews"],
+        Request::Review { .. } => &["reviewed"],
+        Request::Tryout { .. } => &["tryout"],
         Request::BaseImport { .. } => &["base"],
         Request::Bases => &["bases"],
         Request::RunStart { .. }
@@ -40,7 +46,15 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         | Request::RunWatch { .. }
         | Request::RunStop { .. }
         | Request::RunResume { .. } => &["run"],
-        Request::RunPreview { .. } => &["preview"],
+        Request::RunPreview { .. } | Request::RunPlan { .. } => &["preview"],
+        Request::RunCompare { .. } => &["comparison"],
+        Request::RunSteps { .. } => &["steps"],
+        Request::SweepStart { .. }
+        | Request::Sweep { .. }
+        | Request::SweepWatch { .. }
+        | Request::SweepStop { .. }
+        | Request::SweepResume { .. } => &["sweep"],
+        Request::Sweeps => &["sweeps"],
         Request::Runs => &["runs"],
         Request::Ask { .. } => &["answer"],
         Request::VaultInit { .. } | Request::VaultSlotAdd { .. } => &["shares"],
@@ -48,6 +62,7 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         | Request::VaultSeal
         | Request::VaultSlotRemove { .. }
         | Request::VaultRotate => &["seal"],
+        Request::Invite => &["invitation"],
         Request::SetUp { .. } | Request::AccountCreate { .. } | Request::AccountReset { .. } => &["made"],
         Request::Accounts | Request::AccountDisable { .. } => &["accounts"],
         Request::Export { .. }

@@ -37,6 +37,7 @@ fn more_runs(site: &Site, like: &str) {
             tokens_per_second: 1000.0,
             memory: 1 << 30,
             seconds_left: 1.0,
+            cores: 1.0,
         };
         batch.put_steps(&run.name, &(1..=STEPS).map(step).collect::<Vec<_>>()).unwrap();
     }

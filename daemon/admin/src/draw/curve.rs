@@ -169,12 +169,12 @@ fn plot(frame: &Frame, told: &str, lines: Markup) -> Markup {
 
 /// Stretches that tell their exact values on hover.
 fn hovers(frame: &Frame, dots: &[Dot]) -> Markup {
-    let mut left = 0.0;
+    let dots = joined(dots, HOVERS);
+    // Each begins where the one before it ends.
+    let begins = std::iter::once(0.0).chain(dots.iter().map(|dot| frame.x(dot.step)));
     html! {
-        @for dot in joined(dots, HOVERS) {
+        @for (dot, begin) in dots.iter().zip(begins) {
             @let right = frame.x(dot.step);
-            @let begin = left;
-            @let _ = left = right;
             rect.hover x=(format!("{begin:.1}")) width=(format!("{:.1}", (right - begin).max(1.0))) height=(HIGH) {
                 title {
                     "to step " (dot.step) ": " (figure(dot.mean))

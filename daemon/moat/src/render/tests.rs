@@ -75,6 +75,8 @@ fn a_status() {
         seal: Seal { made: true, generation: Some(3), guarded: Some(true), ..Seal::default() },
         ledger: 12,
         waiting: 1,
+        review: 0,
+        processes: BTreeMap::new(),
         made: Made::default(),
         alarm: Some("a way out of moatd was open".to_owned()),
         canary: Canary {

@@ -285,9 +285,9 @@ mod vnni {
                 for row in 0..N {
                     let scale = rounded.scales[(first + row) * blocks + block] * panel.scales[block];
                     let scale = _mm512_set1_ps(scale);
-                    for vector in 0..VECTORS {
+                    for (vector, whole) in whole[row].into_iter().enumerate() {
                         let sum = sums[row].as_mut_ptr().add(16 * vector);
-                        let part = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(whole[row][vector]));
+                        let part = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(whole));
                         _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), part));
                     }
                 }
