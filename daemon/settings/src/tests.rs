@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::schema::Shape;
 use crate::settings::example_recipe;
 use crate::{
-    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, load_recipe, parse,
+    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse,
     parse_curation, parse_recipe, parse_sweep,
 };
 
