@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use moat_contracts::{DecayGroup, DecayShape, Kind, OptimizerState, Protection, Recipe, Rules, Schedule};
+use moat_contracts::{
+    DecayGroup, DecayShape, Frozen, Kind, OptimizerState, Precision, Protection, Recipe, Rules, Schedule,
+};
 use serde::{Deserialize, Serialize};
 
 /// What `moat.toml` says, field by field; a missing key takes the value of [`Default`].
@@ -427,9 +429,12 @@ pub(crate) fn example_recipe() -> Recipe {
     recipe.selection.languages.push(String::new());
     recipe.split.train_before = Some(String::new());
     recipe.split.validation = 0.5;
+    recipe.train.frozen = Frozen::Int8;
+    recipe.train.precision = Precision::Int8;
     recipe.train.start_from.push('-');
     recipe.validation.patience = 1;
     recipe.lora.rank_stabilized = true;
+    recipe.lora.decomposed = true;
     recipe.lora.b_rate = 16.0;
     recipe.lora.targets.push(String::new());
     recipe.optimizer.schedule = Schedule::Wsd;

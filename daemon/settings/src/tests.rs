@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use crate::schema::Shape;
 use crate::settings::example_recipe;
 use crate::{
-    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse,
-    parse_curation, parse_recipe, parse_sweep,
+    EnginePlace, Faults, SHIPPED, Settings, SourceKind, check_machine, load_either, parse, parse_curation,
+    parse_recipe, parse_sweep,
 };
 
 const WRITTEN_OUT: &str = include_str!("../../../config/moat.toml");

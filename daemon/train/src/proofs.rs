@@ -76,8 +76,6 @@ pub(crate) fn of_model(
     }
     let proofs = (|| {
         let precision = precision(model, &whole, recompute, &mut gradients)?;
-        gradients.release();
-        give_back();
         let gradient = reached(model, &batch, recipe, recompute, &mut gradients)?;
         gradients.release();
         give_back();
@@ -327,6 +325,8 @@ fn precision(
     let rounded = forward_backward(model, sample, scale, recompute, gradients)?;
     let left = gradients.norm();
     gradients.zero();
+    gradients.release();
+    give_back();
     let each = |sum: moat_tensor::LossSum| sum.nats / sum.tokens as f64;
     let compared =
         format!("gradient norm {norm:.4}; {:.6} nats a token, {:.6} by f32", each(rounded), each(exact));

