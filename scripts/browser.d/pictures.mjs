@@ -33,10 +33,7 @@ async function signedIn(name) {
 try {
   await site.start();
   await picture(undefined, "/", "no-vault");
-  const shares = await prepare(site, async () => {
-    await picture(undefined, "/", "no-accounts");
-    await picture(undefined, "/set-up", "first-accounts");
-  });
+  const shares = await prepare(site, () => picture(undefined, "/", "no-accounts"));
   await picture(undefined, "/", "sealed");
   const holder = await site.browser();
   await site.giveShare(holder, shares[0]);

@@ -1,9 +1,7 @@
 use std::net::IpAddr;
 
 use futures_util::future::BoxFuture;
-use moat_protocol::control::{
-    Fault, Key, MadeAccount, NewAccount, Proof, Reply, Request, Seal, Secret, Update,
-};
+use moat_protocol::control::{Fault, Key, Proof, Reply, Request, Seal, Update};
 use moat_rights::{Act, Roles, may};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -148,14 +146,6 @@ pub trait Daemon: Send + Sync + 'static {
 
     /// Takes a passphrase or one share from whoever holds it, at an address.
     fn unseal(&self, from: IpAddr, with: Key) -> BoxFuture<'static, Result<Seal, Refusal>>;
-
-    /// Makes the first accounts for whoever shows the code that was given out for that.
-    fn set_up(
-        &self,
-        from: IpAddr,
-        code: Secret,
-        accounts: Vec<NewAccount>,
-    ) -> BoxFuture<'static, Result<Vec<MadeAccount>, Refusal>>;
 
     /// Judges an account's password and code.
     fn sign_in(&self, from: IpAddr, proof: Proof) -> BoxFuture<'static, Result<SignedIn, Refusal>>;

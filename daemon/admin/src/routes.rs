@@ -4,7 +4,7 @@ use moat_rights::Act;
 use crate::Refusal;
 use crate::form::segment;
 use crate::pages::{
-    approvals, beginning, boundary, compare, data, door, ledger, models, overview, people, playground,
+    approvals, boundary, compare, data, door, ledger, models, overview, people, playground,
     recipe, records, review, rules, runs, sources, sweeps,
 };
 use crate::site::{Outcome, Visit};
@@ -75,8 +75,6 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Get "/unseal", Needs::Anyone, door::show),
     route!(Post "/unseal", Needs::Anyone, door::unseal),
     route!(Live "/live/unseal", Needs::Anyone, door::live),
-    route!(Get "/set-up", Needs::Anyone, beginning::show),
-    route!(Post "/set-up", Needs::Anyone, beginning::set_up),
     route!(Get "/sign-in", Needs::Anyone, door::show),
     route!(Post "/sign-in", Needs::Anyone, door::sign_in),
     route!(Post "/sign-out", Needs::Account, door::sign_out),
@@ -223,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn what_anyone_may_do_is_opening_the_box_setting_it_up_and_signing_in() {
+    fn what_anyone_may_do_is_opening_the_box_and_signing_in() {
         let open = ROUTES.iter().filter(|route| route.verb == Verb::Post && route.needs == Needs::Anyone);
-        assert_eq!(open.map(|route| route.path).collect::<Vec<_>>(), ["/unseal", "/set-up", "/sign-in"]);
+        assert_eq!(open.map(|route| route.path).collect::<Vec<_>>(), ["/unseal", "/sign-in"]);
     }
 }

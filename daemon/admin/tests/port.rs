@@ -13,9 +13,7 @@ use moat_admin::{
     Answer, Authority, Call, Certificates, Daemon, Health, Identity, Limits, Refusal, SignedIn, Standing,
     Stay, serve, site,
 };
-use moat_protocol::control::{
-    Fault, Key, MadeAccount, NewAccount, Proof, Reply, Request, Seal, Secret, Slot, Update,
-};
+use moat_protocol::control::{Fault, Key, Proof, Reply, Request, Seal, Slot, Update};
 use moat_rights::{Act, Role, Roles};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -60,15 +58,6 @@ impl Daemon for Fixed {
 
     fn unseal(&self, _from: IpAddr, _with: Key) -> BoxFuture<'static, Result<Seal, Refusal>> {
         Box::pin(async { Err(no("it is <wrong>")) })
-    }
-
-    fn set_up(
-        &self,
-        _from: IpAddr,
-        _code: Secret,
-        _accounts: Vec<NewAccount>,
-    ) -> BoxFuture<'static, Result<Vec<MadeAccount>, Refusal>> {
-        Box::pin(async { Err(no("it is set up")) })
     }
 
     fn sign_in(&self, _from: IpAddr, proof: Proof) -> BoxFuture<'static, Result<SignedIn, Refusal>> {

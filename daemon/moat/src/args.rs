@@ -165,8 +165,6 @@ pub(crate) enum Account {
         #[arg(required = true, value_name = "NAME:ROLES[:UID]", value_parser = planned)]
         accounts: Vec<Planned>,
     },
-    /// Give out a one-time code with which two people make the first accounts in their browsers.
-    Invite,
     /// List all accounts.
     List,
     /// Make an account, which has no role yet.

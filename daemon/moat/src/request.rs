@@ -137,7 +137,6 @@ fn accounts(verb: &Account) -> Result<Request, Failure> {
             });
             Request::SetUp { accounts: new.collect::<Result<_, Failure>>()? }
         }
-        Account::Invite => Request::Invite,
         Account::List => Request::Accounts,
         Account::Create { name, uid } => {
             let password = secret::ask_new(&format!("password of {name}"))?;

@@ -17,7 +17,6 @@ use tracing::warn;
 use crate::answer::{backup, statements};
 use crate::boundary::Protections;
 use crate::failure::Failure;
-use crate::invitation::Invitation;
 use crate::policy;
 use crate::record::{self, Refusals};
 use crate::safe::Safe;
@@ -58,8 +57,6 @@ pub(crate) struct Daemon {
     pub(crate) rotating: Mutex<()>,
     /// Held while a password is judged.
     pub(crate) proving: Mutex<()>,
-    /// The code with which first accounts are made from browsers.
-    pub(crate) invitation: Mutex<Option<Invitation>>,
     /// Held while a second person agrees.
     pub(crate) agreeing: tokio::sync::Mutex<()>,
     /// How many refusals the ledger took lately.
@@ -114,7 +111,6 @@ impl Daemon {
             answers: AtomicU64::default(),
             rotating: Mutex::default(),
             proving: Mutex::default(),
-            invitation: Mutex::default(),
             agreeing: tokio::sync::Mutex::default(),
             refusals: Mutex::default(),
             rules_hash: settings.curation.hash(),

@@ -62,7 +62,6 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         | Request::VaultSeal
         | Request::VaultSlotRemove { .. }
         | Request::VaultRotate => &["seal"],
-        Request::Invite => &["invitation"],
         Request::SetUp { .. } | Request::AccountCreate { .. } | Request::AccountReset { .. } => &["made"],
         Request::Accounts | Request::AccountDisable { .. } => &["accounts"],
         Request::Export { .. }

@@ -13,7 +13,6 @@ mod engine;
 mod examples;
 mod failure;
 mod intake;
-mod invitation;
 mod lineage;
 mod people;
 mod pipeline;

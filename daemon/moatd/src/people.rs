@@ -5,14 +5,13 @@ use std::sync::atomic::Ordering;
 
 use moat_catalog::{AccountRow, ApiKeyRow};
 use moat_ledger::Who;
-use moat_protocol::control::{Request, Secret};
+use moat_protocol::control::Request;
 use moat_rights::{Account, Act, KeyRecord, Roles, may};
 use moat_settings::Settings;
 use tokio::net::unix::UCred;
 
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
-use crate::invitation;
 
 /// What is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -40,13 +39,6 @@ pub(crate) enum Caller {
         /// Where it is shown.
         from: IpAddr,
     },
-    /// Whoever shows the code with which the first accounts are made: it gives that right alone.
-    Invited {
-        /// Where it is shown.
-        from: IpAddr,
-        /// The code.
-        code: Secret,
-    },
 }
 
 impl From<&UCred> for Caller {
@@ -54,9 +46,6 @@ impl From<&UCred> for Caller {
         Self::Process { uid: credentials.uid(), gid: credentials.gid() }
     }
 }
-
-const NOT_INVITED: &str = "this code invites nobody: it is wrong, was used, or is older than half an hour; \
-                           `moat account invite` gives another one";
 
 const OVER: &str = "the site is set up, and this was for before: accounts have the rights now";
 
@@ -80,8 +69,6 @@ enum Standing {
     Key { shown: String, key: Box<ApiKeyRow>, owner: Option<Roles> },
     /// A holder of a passphrase or a share.
     Holder,
-    /// Somebody who was invited to make the first accounts.
-    Invited,
     /// Nobody whom Moat knows, or can know now.
     Stranger(Failure),
 }
@@ -105,23 +92,12 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
         Err(failure) => (Vec::new(), None, Some(failure)),
     };
     let from = match caller {
-        Caller::Browser { from, .. } | Caller::Holder { from } | Caller::Invited { from, .. } => Some(*from),
+        Caller::Browser { from, .. } | Caller::Holder { from } => Some(*from),
         Caller::Process { .. } | Caller::Bearer(_) => None,
     };
     let (who, uid, standing) = match caller {
         Caller::Holder { .. } => {
             (Who::account("a holder at the admin port", "holder"), None, Standing::Holder)
-        }
-        Caller::Invited { code, .. } => {
-            if let Some(failure) = unknown {
-                return Err(failure);
-            }
-            let is_new = accounts.is_empty() && !daemon.set_up.load(Ordering::SeqCst);
-            let standing = match is_new && invitation::fits(daemon, &code.0) {
-                true => Standing::Invited,
-                false => Standing::Stranger(Failure::request(NOT_INVITED)),
-            };
-            (Who::account("somebody invited", "invitation"), None, standing)
         }
         Caller::Browser { account, credentials, .. } => {
             let own = |row: &AccountRow| row.id == *account && row.key == *credentials && row.enabled;
@@ -206,8 +182,6 @@ impl Person {
             Standing::Holder => {
                 denied("a passphrase or a share opens the vault, and gives no other right".to_owned())
             }
-            Standing::Invited if matches!(request, Request::SetUp { .. }) => Ok(()),
-            Standing::Invited => denied("an invitation is for the first accounts alone".to_owned()),
             Standing::Keeper(keeping) => match (keeping, needed) {
                 (Keeping::Alone, _) | (_, Needed::Nothing) => Ok(()),
                 (_, Needed::Act(Act::VaultSeal | Act::VaultUnseal | Act::ServiceEnd)) => Ok(()),
@@ -296,9 +270,9 @@ impl Person {
         }
     }
 
-    /// Whether nobody has an account yet, so that whoever keeps the box, or was invited, may set it up.
+    /// Whether nobody has an account yet, so that whoever keeps the box may set it up.
     pub(crate) fn is_alone(&self) -> bool {
-        matches!(self.standing, Standing::Keeper(Keeping::Alone) | Standing::Invited)
+        matches!(self.standing, Standing::Keeper(Keeping::Alone))
     }
 }
 
@@ -337,7 +311,7 @@ pub(crate) enum Needed {
 pub(crate) fn needed(request: &Request) -> Needed {
     Needed::Act(match request {
         Request::Api | Request::Status => return Needed::Nothing,
-        Request::VaultInit { .. } | Request::SetUp { .. } | Request::Invite => return Needed::Keeper,
+        Request::VaultInit { .. } | Request::SetUp { .. } => return Needed::Keeper,
         Request::Scan => Act::SourceScan,
         Request::Why { .. } | Request::DatasetDiff { .. } => Act::RecordWhy,
         Request::DatasetBuild { .. } => Act::DatasetBuild,

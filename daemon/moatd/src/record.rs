@@ -54,7 +54,6 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::VaultSlotAdd { .. } => act("vault.slot-add"),
         Request::VaultSlotRemove { id } => act("vault.slot-remove").on("slot", id),
         Request::VaultRotate => act("vault.rotate"),
-        Request::Invite => act("site.invite"),
         Request::SetUp { .. } => act("site.set-up"),
         Request::Accounts => act("account.list"),
         Request::AccountCreate { .. } => act("account.create"),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
 use moat_admin::{Answer, Call, Health, Refusal, SignedIn, Standing};
-use moat_protocol::control::{Key, MadeAccount, NewAccount, Proof, Reply, Request, Seal, Secret, Update};
+use moat_protocol::control::{Key, Proof, Reply, Request, Seal, Update};
 use moat_rights::Act;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -87,23 +87,6 @@ impl moat_admin::Daemon for Web {
             match answer::on_record(&daemon, &intake, &Caller::Holder { from }, request, &mut nobody).await {
                 Ok(Reply::Seal(seal)) => Ok(seal),
                 Ok(_) => Err(refusal(Failure::internal("unsealing was answered with something else"))),
-                Err(failure) => Err(refusal(failure)),
-            }
-        })
-    }
-
-    fn set_up(
-        &self,
-        from: IpAddr,
-        code: Secret,
-        accounts: Vec<NewAccount>,
-    ) -> BoxFuture<'static, Result<Vec<MadeAccount>, Refusal>> {
-        let (daemon, intake) = (self.daemon.clone(), self.intake.clone());
-        Box::pin(async move {
-            let (caller, request) = (Caller::Invited { from, code }, Request::SetUp { accounts });
-            match answer::on_record(&daemon, &intake, &caller, request, &mut tokio::io::sink()).await {
-                Ok(Reply::Made(made)) => Ok(made),
-                Ok(_) => Err(refusal(Failure::internal("setting up was answered with something else"))),
                 Err(failure) => Err(refusal(failure)),
             }
         })

@@ -236,8 +236,6 @@ pub enum Request {
     },
     /// Wrap every key under a new root, and forget the old one.
     VaultRotate,
-    /// Give out a code with which the first accounts are made from browsers.
-    Invite,
     /// Make the first accounts, which ends that whoever may call may do everything.
     SetUp {
         /// They, with their roles.
@@ -377,13 +375,6 @@ pub enum Reply {
     Preview(Box<RunPreview>),
     /// The answer to [`Request::Runs`].
     Runs(Vec<Run>),
-    /// The answer to [`Request::Invite`].
-    Invitation {
-        /// The code, shown this once.
-        code: Secret,
-        /// How long it counts.
-        seconds: u64,
-    },
     /// The answer to [`Request::SetUp`], [`Request::AccountCreate`] and [`Request::AccountReset`].
     Made(Vec<MadeAccount>),
     /// The answer to [`Request::Accounts`] and [`Request::AccountDisable`].

@@ -125,8 +125,6 @@ fn account(visit: &Visit) -> Markup {
             h2 #way-in { "There are no accounts yet" }
             p { "At the machine's command line, whoever keeps the box makes the first ones, with their roles:" }
             pre { code { "moat account set-up ada:steward,engineer,admin:1000 ben:approver:1001" } }
-            p { "Or it gives out a code, with which two people make them " a href="/set-up" { "in their browsers" } ":" }
-            pre { code { "moat account invite" } }
             p.soft { "Each account gets a password and a secret for an authenticator app. What takes two people needs two accounts." }
         };
     }

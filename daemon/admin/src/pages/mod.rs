@@ -1,7 +1,6 @@
 //! The pages, a file for each: what it asks of the daemon, and how it draws the answer.
 
 pub(crate) mod approvals;
-pub(crate) mod beginning;
 pub(crate) mod boundary;
 pub(crate) mod compare;
 pub(crate) mod data;

@@ -5,7 +5,7 @@ use moat_contracts::Interval;
 use moat_protocol::control::{REVIEW_COUNT, Reply, Request, SourceStatus, Status};
 use moat_rights::Act;
 
-use super::{beginning, door};
+use super::door;
 use crate::Refusal;
 use crate::draw::parts::{self, bytes, chip, count, numbers, short, table, time, words};
 use crate::live;
@@ -46,7 +46,6 @@ pub(crate) async fn status(visit: &Visit) -> Result<Status, Refusal> {
 
 fn draw(visit: &Visit, status: &Status) -> Markup {
     html! {
-        (beginning::way(visit, status))
         (line(visit, status))
         div.columns {
             (waits(visit, status))

@@ -171,35 +171,28 @@ fn shown_once(made: &[MadeAccount]) -> Result<Outcome, Refusal> {
     let [MadeAccount { name, uri }] = made else {
         return Err(Refusal::request("no account was made"));
     };
+    let secret = uri.0.split(['?', '&']).find_map(|part| part.strip_prefix("secret=")).unwrap_or_default();
     let title = format!("The codes of {name}");
     let body = html! {
         p.trail { a href="/people" { "People" } " / " a href=(path(&["people", name])) { (name) } }
         h1 { (title) }
-        (codes(name, uri))
-    };
-    Ok(Page::of("/people", title, body))
-}
-
-/// The secret of an account's codes, to scan or to type.
-pub(super) fn codes(name: &str, uri: &Secret) -> Markup {
-    let secret = uri.0.split(['?', '&']).find_map(|part| part.strip_prefix("secret=")).unwrap_or_default();
-    html! {
         p { "Their device needs this secret to show codes. It is shown this once, and kept nowhere in the open: have "
             strong { (name) } " scan it now, or type it into an authenticator app (SHA-1, six digits, 30 seconds)." }
         div.columns {
-            section.panel aria-label={ "Scan the secret of " (name) } { p { strong { "Scan" } }
+            section.panel aria-labelledby="scan" { h2 #scan { "Scan" }
                 @match qr::code(&uri.0, &format!("QR code with the secret of {name}")) {
                     Some(code) => (code),
                     None => p.soft { "The secret is too long for a code to scan: type it." },
                 }
             }
-            section.panel aria-label={ "Type the secret of " (name) } {
-                p { strong { "Or type" } }
-                pre { code.secret { (grouped(secret)) } }
+            section.panel aria-labelledby="type" {
+                h2 #type { "Or type" }
+                pre { code #secret { (grouped(secret)) } }
                 details { summary { "The whole address" } pre { code { (uri.0) } } }
             }
         }
-    }
+    };
+    Ok(Page::of("/people", title, body))
 }
 
 /// A secret in groups of four letters, as people read it to each other.

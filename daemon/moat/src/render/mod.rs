@@ -92,7 +92,6 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Preview(found) => preview::preview(view, found),
         Reply::Runs(found) => run::runs(view, found),
         Reply::Made(made) => rights::made(view, made),
-        Reply::Invitation { code, seconds } => rights::invitation(view, code, *seconds),
         Reply::Accounts(found) => rights::accounts(view, found),
         Reply::Statement(found) => rights::statement(view, found),
         Reply::Statements(found) => rights::statements(view, found),

@@ -18,16 +18,6 @@ pub(super) fn made(view: &View, made: &[MadeAccount]) -> String {
     page
 }
 
-/// The code that makes the first accounts.
-pub(super) fn invitation(view: &View, code: &Secret, seconds: u64) -> String {
-    format!(
-        "{}\n\nIt counts once, for {} minutes. Two people type it at https://HOST:8443/set-up, where they choose their\n\
-         names, roles and passwords; from then on rights come from accounts.\n",
-        view.paint(Tone::Strong, &clean(&code.0)),
-        seconds / 60
-    )
-}
-
 /// A list of accounts.
 pub(super) fn accounts(view: &View, accounts: &[Account]) -> String {
     if accounts.is_empty() {

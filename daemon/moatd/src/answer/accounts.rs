@@ -11,7 +11,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
-use crate::invitation;
 use crate::people::{self, Person};
 use crate::policy;
 
@@ -113,7 +112,6 @@ pub(crate) fn set_up(daemon: &Daemon, new: &[NewAccount]) -> Result<Reply, Failu
     policy::enact(&batch, &daemon.policy, None)?;
     batch.commit()?;
     daemon.set_up.store(true, Ordering::SeqCst);
-    invitation::end(daemon);
     Ok(Reply::Made(made.into_iter().map(|(_, made)| made).collect()))
 }
 

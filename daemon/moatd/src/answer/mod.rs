@@ -36,7 +36,6 @@ use crate::daemon::Daemon;
 use crate::description::description;
 use crate::failure::Failure;
 use crate::intake::Intake;
-use crate::invitation;
 use crate::people::{self, Caller, Person};
 use crate::record;
 
@@ -177,8 +176,6 @@ async fn answer(
         Request::VaultSlotAdd { with } => vault::add_slot(daemon, with).await,
         Request::VaultSlotRemove { id } => vault::remove_slot(daemon, id).await,
         Request::VaultRotate => vault::rotate(daemon).await,
-        Request::Invite if person.is_alone() => invitation::invite(daemon),
-        Request::Invite => Err(Failure::request("the site is set up already")),
         Request::SetUp { accounts } if person.is_alone() => blocking(|| accounts::set_up(daemon, &accounts)),
         Request::SetUp { .. } => Err(Failure::request("the site is set up already")),
         Request::Accounts => accounts::list(daemon),
