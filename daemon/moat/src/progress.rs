@@ -225,6 +225,8 @@ fn seen(update: &Update) -> Seen {
         Update::Building { records, of } => {
             part("building the dataset".to_owned(), "record", *records, Some(*of), String::new())
         }
+        // The whole answer follows.
+        Update::Answering { .. } => Seen::Nothing,
         Update::RunState { run, state } => Seen::Note(format!("{}: {}", clean(run), state.word())),
         Update::Run { run, progress } => of_run(&clean(run), progress),
     }

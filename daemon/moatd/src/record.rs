@@ -17,6 +17,12 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
     Some(match request {
         Request::Status => return None,
         Request::Scan => act("source.scan"),
+        Request::Sources => return None,
+        Request::SourceList { .. } => act("source.list"),
+        Request::SourceTest { .. } => act("source.test"),
+        Request::SourceFaults { .. } => act("source.faults"),
+        Request::SourcePause { .. } => act("source.pause"),
+        Request::SourceResume { .. } => act("source.resume"),
         Request::Why { .. } => act("document.why"),
         Request::DatasetBuild { recipe } => act("dataset.build").on("recipe", recipe.hash()),
         Request::Datasets => act("dataset.list"),
@@ -32,6 +38,8 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::RunStop { .. } => act("run.stop"),
         Request::RunResume { .. } => act("run.resume"),
         Request::Export { .. } => act("export.request"),
+        Request::RunCard { .. } => act("run.card"),
+        Request::RunSample { .. } => act("run.sample"),
         Request::Ask { .. } => act("model.ask"),
         Request::VaultInit { .. } => act("vault.init"),
         Request::VaultUnseal { .. } => act("vault.unseal"),
@@ -40,6 +48,9 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::VaultSlotRemove { id } => act("vault.slot-remove").on("slot", id),
         Request::VaultRotate => act("vault.rotate"),
         Request::SetUp { .. } => act("site.set-up"),
+        Request::Invite => act("site.invite"),
+        Request::Enlist { .. } => act("site.enlist"),
+        Request::EnlistConfirm { .. } => act("site.confirm"),
         Request::Accounts => act("account.list"),
         Request::AccountCreate { .. } => act("account.create"),
         Request::AccountRoles { .. } => act("role.request"),
@@ -79,6 +90,15 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         return act;
     }
     match reply {
+        Reply::SourceListing(shown) => act.on("source", &shown.source).detail("entries", shown.entries.len()),
+        Reply::SourceTrial(found) => act.on("source", &found.source).detail("problems", found.problems.len()),
+        Reply::SourceFaults(found) => {
+            act.on("source", &found.source).detail("documents", found.documents.len())
+        }
+        Reply::Sources(changed) => match changed.first_key_value() {
+            Some((source, _)) => act.on("source", source),
+            None => act,
+        },
         Reply::Made(made) => {
             let names: Vec<_> = made.iter().map(|account| account.name.as_str()).collect();
             act.on("account", names.join(","))
@@ -87,6 +107,7 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         Reply::ApiKeys(changed) if changed.len() == 1 => act.on("key", &changed[0].id),
         Reply::BackedUp(made) => act.on("backup", made.hash).detail("bytes", made.bytes),
         Reply::Preview(shown) => act.on("dataset", shown.dataset).on("record", shown.preview.record),
+        Reply::Sample(shown) => act.on("run", &shown.run).on("record", shown.record),
         Reply::Answer(completions) => {
             let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
             act.detail("bytes", bytes)

@@ -1,6 +1,7 @@
 //! The pages, a file for each: what it asks of the daemon, and how it draws the answer.
 
 pub(crate) mod approvals;
+pub(crate) mod bases;
 pub(crate) mod boundary;
 pub(crate) mod data;
 pub(crate) mod door;
@@ -11,4 +12,7 @@ pub(crate) mod overview;
 pub(crate) mod people;
 pub(crate) mod playground;
 pub(crate) mod runs;
+pub(crate) mod set_up;
+pub(crate) mod source;
 pub(crate) mod sources;
+pub(crate) mod way;

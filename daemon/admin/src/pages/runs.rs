@@ -120,7 +120,7 @@ impl Told {
                 self.doing = format!("{} of {} records", count(records), count(of))
             }
             Update::Run { progress, .. } => self.progress(progress),
-            Update::Curating { .. } => {}
+            Update::Curating { .. } | Update::Answering { .. } => {}
         }
     }
 
