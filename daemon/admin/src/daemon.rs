@@ -147,6 +147,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// Takes a passphrase or one share from whoever holds it, at an address.
     fn unseal(&self, from: IpAddr, with: Key) -> BoxFuture<'static, Result<Seal, Refusal>>;
 
+    /// Answers a request of somebody who shows an invitation, before there are accounts; anything else is refused.
+    fn invited(&self, from: IpAddr, request: Request) -> BoxFuture<'static, Result<Reply, Refusal>>;
+
     /// Judges an account's password and code.
     fn sign_in(&self, from: IpAddr, proof: Proof) -> BoxFuture<'static, Result<SignedIn, Refusal>>;
 

@@ -4,8 +4,8 @@ use moat_rights::Act;
 use crate::Refusal;
 use crate::form::segment;
 use crate::pages::{
-    approvals, boundary, compare, data, door, ledger, models, overview, people, playground,
-    recipe, records, review, rules, runs, sources, sweeps,
+    approvals, bases, boundary, compare, data, door, ledger, models, overview, people, playground, recipe,
+    records, review, rules, runs, set_up, source, sources, sweeps,
 };
 use crate::site::{Outcome, Visit};
 
@@ -77,10 +77,22 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Live "/live/unseal", Needs::Anyone, door::live),
     route!(Get "/sign-in", Needs::Anyone, door::show),
     route!(Post "/sign-in", Needs::Anyone, door::sign_in),
+    route!(Get "/set-up", Needs::Anyone, set_up::show),
+    route!(Post "/set-up", Needs::Anyone, set_up::enlist),
+    route!(Post "/set-up/confirm", Needs::Anyone, set_up::confirm),
     route!(Post "/sign-out", Needs::Account, door::sign_out),
     route!(Get "/sources", Needs::Act(Act::StatusRead), sources::show),
     route!(Live "/live/sources", Needs::Act(Act::StatusRead), sources::live),
     route!(Post "/sources/scan", Needs::Act(Act::SourceScan), sources::scan),
+    route!(Get "/sources/{source}", Needs::Act(Act::StatusRead), source::show),
+    route!(Live "/live/sources/{source}", Needs::Act(Act::StatusRead), source::live),
+    route!(Post "/sources/{source}/browse", Needs::Act(Act::RecordRead), source::browse),
+    route!(Post "/sources/{source}/test", Needs::Act(Act::RecordRead), source::test),
+    route!(Post "/sources/{source}/faults", Needs::Act(Act::RecordWhy), source::faults),
+    route!(Post "/sources/{source}/pause", Needs::Act(Act::SourceChange), source::pause_it),
+    route!(Post "/sources/{source}/resume", Needs::Act(Act::SourceChange), source::resume),
+    route!(Get "/new-source", Needs::Act(Act::SourceChange), source::new),
+    route!(Post "/new-source", Needs::Act(Act::SourceChange), source::check),
     route!(Get "/data", Needs::Act(Act::StatusRead), data::show),
     route!(Post "/data/why", Needs::Act(Act::RecordWhy), data::why),
     route!(Post "/data/compare", Needs::Act(Act::RecordWhy), data::compare_two),
@@ -113,9 +125,17 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Post "/runs/{run}/resume", Needs::Act(Act::RunStart), runs::resume),
     route!(Get "/models", Needs::Act(Act::EdgeRead), models::show),
     route!(Get "/models/{run}", Needs::Act(Act::EdgeRead), models::model),
+    route!(Get "/models/{run}/card", Needs::Act(Act::EdgeRead), models::card),
+    route!(Get "/models/{run}/card.md", Needs::Act(Act::EdgeRead), models::card_file),
+    route!(Post "/models/{run}/sample", Needs::Act(Act::RecordRead), models::sample),
     route!(Post "/models/{run}/export", Needs::Act(Act::ExportRequest), models::ask_export),
+    route!(Get "/bases", Needs::Act(Act::StatusRead), bases::show),
+    route!(Post "/bases/import", Needs::Act(Act::BaseImport), bases::import),
     route!(Get "/playground", Needs::Act(Act::ModelAsk), playground::show),
+    route!(Get "/playground/{run}", Needs::Act(Act::ModelAsk), playground::with_model),
     route!(Post "/playground", Needs::Act(Act::ModelAsk), playground::ask),
+    route!(Post "/playground/stream", Needs::Act(Act::ModelAsk), playground::stream),
+    route!(Post "/playground/take", Needs::Act(Act::ModelAsk), playground::take),
     route!(Get "/approvals", Needs::Act(Act::StatusRead), approvals::show),
     route!(Get "/approvals/{id}", Needs::Act(Act::StatusRead), approvals::one),
     route!(Post "/approvals/{id}/agree", Needs::Act(Act::ExportApprove), approvals::agree),
@@ -221,8 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn what_anyone_may_do_is_opening_the_box_and_signing_in() {
+    fn what_anyone_may_do_is_opening_the_box_signing_in_and_taking_up_an_invitation() {
         let open = ROUTES.iter().filter(|route| route.verb == Verb::Post && route.needs == Needs::Anyone);
-        assert_eq!(open.map(|route| route.path).collect::<Vec<_>>(), ["/unseal", "/sign-in"]);
+        assert_eq!(
+            open.map(|route| route.path).collect::<Vec<_>>(),
+            ["/unseal", "/sign-in", "/set-up", "/set-up/confirm"]
+        );
     }
 }

@@ -60,6 +60,10 @@ impl Daemon for Fixed {
         Box::pin(async { Err(no("it is <wrong>")) })
     }
 
+    fn invited(&self, _from: IpAddr, _request: Request) -> BoxFuture<'static, Result<Reply, Refusal>> {
+        Box::pin(async { Err(no("nobody is invited")) })
+    }
+
     fn sign_in(&self, _from: IpAddr, proof: Proof) -> BoxFuture<'static, Result<SignedIn, Refusal>> {
         let right = proof.password.0 == "right";
         let ada = SignedIn { account: "1".to_owned(), name: "ada <b>".to_owned(), credentials: [0; 32] };

@@ -585,3 +585,32 @@ fn a_record_is_found_by_the_beginning_of_its_id() {
         catalog.rows_between(known.document.id, 3, 5).unwrap().iter().map(|row| row.key.ordinal).collect();
     assert_eq!((ordinals, catalog.records_of(known.document.id).unwrap()), (vec![3, 4, 5], 40));
 }
+
+#[test]
+fn documents_with_faults_are_told_part_by_part() {
+    let (_folder, catalog) = open();
+    let batch = catalog.write().unwrap();
+    let of = |at: u8| Known {
+        state: if at % 3 == 1 { DocumentState::Skipped } else { DocumentState::Present },
+        skip: (at % 3 == 1).then_some(moat_contracts::Skip::Binary),
+        ..known(&format!("{at}.txt"))
+    };
+    for at in 0..9 {
+        let known = of(at);
+        batch.put_document(&known).unwrap();
+        let faults =
+            (0..if at % 3 == 2 { 30 } else { 0 }).map(|line| TextFault { line, what: "torn".to_owned() });
+        batch.put_faults(known.document.id, &faults.collect::<Vec<_>>()).unwrap();
+    }
+    batch.commit().unwrap();
+    let all = catalog.faulty("docs", 0, 100).unwrap();
+    let paths: Vec<_> = all.iter().map(|faulty| faulty.path.as_str()).collect();
+    assert_eq!(paths, ["1.txt", "2.txt", "4.txt", "5.txt", "7.txt", "8.txt"]);
+    assert_eq!((all[0].skip, all[0].places), (Some(moat_contracts::Skip::Binary), 0));
+    assert_eq!((all[1].skip, all[1].places, all[1].faults.len()), (None, 30, 20));
+    let first = catalog.faulty("docs", 0, 2).unwrap();
+    let rest = catalog.faulty("docs", first[1].number, 100).unwrap();
+    assert_eq!([first, rest].concat(), all);
+    assert_eq!(catalog.faulty("other", 0, 9).unwrap(), []);
+    assert_eq!(catalog.newest_step("none").unwrap(), None);
+}

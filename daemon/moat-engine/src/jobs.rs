@@ -127,9 +127,10 @@ fn export(job: &ExportJob) -> FromEngine {
 }
 
 /// A stop ends the answers where they are.
-fn ask(link: &Link, job: &AskJob) -> FromEngine {
+fn ask(link: &mut Link, job: &AskJob) -> FromEngine {
     let stop = link.stop();
-    let answered = moat_serve::answer(job, &mut |_, _| {
+    let answered = moat_serve::answer(job, &mut |model, text| {
+        link.send(&FromEngine::Piece { model: model.to_owned(), text: text.to_owned() });
         if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match answered {

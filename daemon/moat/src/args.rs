@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bundle;
+mod source;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use moat_contracts::Sampling;
 use crate::exit;
 
 pub(crate) use bundle::{Bundle, BundleKey, Pack, Sign};
+pub(crate) use source::Source;
 
 /// Curates private training sets, tunes open models on them, and measures how much better they became.
 #[derive(Debug, Parser)]
@@ -39,6 +41,9 @@ pub(crate) enum Verb {
     Check(Check),
     /// Look at the sources again, and wait until everything found is curated.
     Scan,
+    /// See what lies in a source, whether it can be read and what was not, and pause it.
+    #[command(subcommand)]
+    Source(Source),
     /// Tell what became of a document, and why.
     Why {
         /// Its path in its source, or on this machine.
@@ -165,6 +170,8 @@ pub(crate) enum Account {
         #[arg(required = true, value_name = "NAME:ROLES[:UID]", value_parser = planned)]
         accounts: Vec<Planned>,
     },
+    /// Print a code with which people make the first accounts themselves, in their browsers at the admin port.
+    Invite,
     /// List all accounts.
     List,
     /// Make an account, which has no role yet.
@@ -507,6 +514,22 @@ pub(crate) enum Run {
         /// Its name, or the name's beginning.
         name: String,
     },
+    /// Print the model card of a run, as an export of it holds it.
+    Card {
+        /// Its name, or the name's beginning.
+        name: String,
+    },
+    /// Show the beginning of a held-back record, and how the base and the tuned model go on from there.
+    Sample {
+        /// The run's name, or the name's beginning.
+        name: String,
+        /// Which of the held-back records, from 1.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        number: u64,
+        /// New tokens at most.
+        #[arg(long, value_name = "N", default_value_t = 96, value_parser = count)]
+        max_tokens: usize,
+    },
     /// Write a checkpoint and stop the run.
     Stop {
         /// Its name, or the name's beginning.
@@ -627,6 +650,12 @@ mod tests {
             "check moat.toml --text-only",
             "check --recipe demo.toml",
             "scan",
+            "source list",
+            "source list handbook guide/old --after b.md",
+            "source test handbook",
+            "source faults handbook --after 7",
+            "source pause handbook",
+            "source resume handbook",
             "why a/b.md",
             "dataset build demo.toml",
             "dataset list",
@@ -656,6 +685,8 @@ mod tests {
             "run show demo-1",
             "run steps demo-1 --after 100 --most 50",
             "run watch demo-1",
+            "run card demo-1",
+            "run sample demo-1 --number 3 --max-tokens 40",
             "run stop demo-1",
             "run resume demo-1 --detach",
             "export demo-1 out",
@@ -664,6 +695,7 @@ mod tests {
             "statement approve 3f --as ben",
             "statement withdraw 3f",
             "account set-up ada:steward,engineer:1000 ben:approver",
+            "account invite",
             "account list",
             "account create cleo --uid 1002",
             "account roles cleo viewer,auditor",

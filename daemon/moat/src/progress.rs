@@ -228,6 +228,8 @@ fn seen(update: &Update) -> Seen {
         Update::Looking { records, of, found } => {
             part("looking".to_owned(), "record", *records, Some(*of), format!("{} found", count(*found)))
         }
+        // The whole answer follows.
+        Update::Answering { .. } => Seen::Nothing,
         Update::RunState { run, state } => Seen::Note(format!("{}: {}", clean(run), state.word())),
         Update::Sweep(sweep) => {
             let best = sweep.runs.first().filter(|run| sweep.best.as_deref() == Some(&run.run));

@@ -7,7 +7,8 @@ use moat_contracts::Recipe;
 use moat_protocol::control::{Judgement, Key, NewAccount, NewSlot, Proof, RecordFilter, Request};
 
 use crate::args::{
-    self, Account, ApiKey, Base, Dataset, Ledger, Policy, Record, Review, Run, Statement, Sweep, Vault, Verb,
+    self, Account, ApiKey, Base, Dataset, Ledger, Policy, Record, Review, Run, Source, Statement, Sweep,
+    Vault, Verb,
 };
 use crate::exit::{Exit, Failure};
 use crate::secret;
@@ -20,6 +21,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Status => Request::Status,
         Verb::Api => Request::Api,
         Verb::Scan => Request::Scan,
+        Verb::Source(verb) => sources(verb),
         Verb::Why { path } => Request::Why { path: document(path)?.0 },
         Verb::Dataset(Dataset::Build { recipe }) => Request::DatasetBuild { recipe: read(recipe)? },
         Verb::Dataset(Dataset::List) => Request::Datasets,
@@ -75,6 +77,10 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
             Request::RunSteps { name: name.clone(), after: *after, most: *most }
         }
         Verb::Run(Run::Watch { name }) => Request::RunWatch { name: name.clone() },
+        Verb::Run(Run::Card { name }) => Request::RunCard { name: name.clone() },
+        Verb::Run(Run::Sample { name, number, max_tokens }) => {
+            Request::RunSample { name: name.clone(), number: Some(*number), tokens: Some(*max_tokens) }
+        }
         Verb::Run(Run::Stop { name }) => Request::RunStop { name: name.clone() },
         Verb::Run(Run::Resume { name, .. }) => Request::RunResume { name: name.clone() },
         Verb::Export { run, folder, to, proof } => Request::Export {
@@ -123,6 +129,17 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
     Ok(Some(request))
 }
 
+fn sources(verb: &Source) -> Request {
+    match verb.clone() {
+        Source::List { source: None, .. } => Request::Sources,
+        Source::List { source: Some(source), folder, after } => Request::SourceList { source, folder, after },
+        Source::Test { source } => Request::SourceTest { source },
+        Source::Faults { source, after } => Request::SourceFaults { source, after },
+        Source::Pause { source } => Request::SourcePause { source },
+        Source::Resume { source } => Request::SourceResume { source },
+    }
+}
+
 fn accounts(verb: &Account) -> Result<Request, Failure> {
     Ok(match verb {
         Account::SetUp { accounts } => {
@@ -137,6 +154,7 @@ fn accounts(verb: &Account) -> Result<Request, Failure> {
             });
             Request::SetUp { accounts: new.collect::<Result<_, Failure>>()? }
         }
+        Account::Invite => Request::Invite,
         Account::List => Request::Accounts,
         Account::Create { name, uid } => {
             let password = secret::ask_new(&format!("password of {name}"))?;

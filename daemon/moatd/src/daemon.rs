@@ -14,9 +14,11 @@ use moat_settings::Settings;
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::warn;
 
-use crate::answer::{backup, statements};
+use crate::answer::invitation::Invited;
+use crate::answer::{backup, sources, statements};
 use crate::boundary::Protections;
 use crate::failure::Failure;
+use crate::pace::Pace;
 use crate::policy;
 use crate::record::{self, Refusals};
 use crate::safe::Safe;
@@ -53,8 +55,13 @@ pub(crate) struct Daemon {
     pub(crate) seals: AtomicU64,
     /// Prompts that were answered since the start.
     pub(crate) answers: AtomicU64,
+    /// Documents taken in, and prompts answered, by minute.
+    pub(crate) taken_in: Mutex<Pace>,
+    pub(crate) answered: Mutex<Pace>,
     /// Held while keys move to another root, or are copied.
     pub(crate) rotating: Mutex<()>,
+    /// The invitation to make the first accounts, while one counts.
+    pub(crate) invited: Mutex<Option<Invited>>,
     /// Held while a password is judged.
     pub(crate) proving: Mutex<()>,
     /// Held while a second person agrees.
@@ -66,6 +73,8 @@ pub(crate) struct Daemon {
     /// Seats for work that opens many texts for somebody who waits.
     pub(crate) readers: tokio::sync::Semaphore,
     scans: Mutex<BTreeMap<String, ScanState>>,
+    /// Paused sources, with the seconds since 1970 since which each is; the catalog keeps them.
+    paused: Mutex<BTreeMap<String, i64>>,
     stops: Mutex<Vec<String>>,
     ending: watch::Sender<bool>,
     /// Held open, so that reading goes on when the disk is full: a first connection has files to make.
@@ -81,6 +90,14 @@ pub(crate) struct ScanState {
     /// Documents that the last whole scan opened.
     pub(crate) read: u64,
     pub(crate) fault: Option<String>,
+    /// Seconds since 1970 at which the first change was noticed that is not taken in yet.
+    pub(crate) noticed: Option<i64>,
+    /// Files that are being written and are waited for.
+    pub(crate) unsettled: u64,
+    /// Seconds since 1970 at which the next whole scan is due.
+    pub(crate) due: Option<i64>,
+    /// Seconds that the last whole scan took.
+    pub(crate) took: Option<f64>,
 }
 
 impl Daemon {
@@ -109,7 +126,10 @@ impl Daemon {
             set_up: AtomicBool::new(true),
             seals: AtomicU64::default(),
             answers: AtomicU64::default(),
+            taken_in: Mutex::default(),
+            answered: Mutex::default(),
             rotating: Mutex::default(),
+            invited: Mutex::default(),
             proving: Mutex::default(),
             agreeing: tokio::sync::Mutex::default(),
             refusals: Mutex::default(),
@@ -129,6 +149,7 @@ impl Daemon {
             importing: tokio::sync::Mutex::default(),
             readers: tokio::sync::Semaphore::new(2),
             scans: Mutex::default(),
+            paused: Mutex::default(),
             stops: Mutex::default(),
             ending: watch::channel(false).0,
             held: Mutex::new(held),
@@ -147,6 +168,7 @@ impl Daemon {
         let empty = self.state.catalog()?.accounts().is_ok_and(|accounts| accounts.is_empty());
         self.set_up.store(!empty || record::was_set_up(&self.ledger)?, Ordering::SeqCst);
         self.look_at_policy()?;
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = sources::paused(self)?;
         statements::sweep(self)
     }
 
@@ -221,6 +243,25 @@ impl Daemon {
     pub(crate) fn scans(&self) -> MutexGuard<'_, BTreeMap<String, ScanState>> {
         // A panicked holder leaves whole values behind: each is replaced at once.
         self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts documents that were taken in.
+    pub(crate) fn took_in(&self, documents: u64) {
+        self.taken_in.lock().unwrap_or_else(PoisonError::into_inner).add(documents, Instant::now());
+    }
+
+    /// Since when a source is paused, in seconds since 1970.
+    pub(crate) fn paused_since(&self, source: &str) -> Option<i64> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).get(source).copied()
+    }
+
+    /// Pauses a source, or has it go on.
+    pub(crate) fn set_paused(&self, source: &str, since: Option<i64>) {
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        match since {
+            Some(since) => paused.insert(source.to_owned(), since),
+            None => paused.remove(source),
+        };
     }
 
     /// Asks a run to stop at its next step.

@@ -29,6 +29,10 @@ const fn replies(request: &Request) -> &'static [&'static str] {
     match request {
         Request::Api => &["api"],
         Request::Status | Request::Scan => &["status"],
+        Request::Sources | Request::SourcePause { .. } | Request::SourceResume { .. } => &["sources"],
+        Request::SourceList { .. } => &["source_listing"],
+        Request::SourceTest { .. } => &["source_trial"],
+        Request::SourceFaults { .. } => &["source_faults"],
         Request::Why { .. } => &["why"],
         Request::DatasetBuild { .. } | Request::Dataset { .. } => &["dataset"],
         Request::Datasets => &["datasets"],
@@ -48,6 +52,8 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         | Request::RunResume { .. } => &["run"],
         Request::RunPreview { .. } | Request::RunPlan { .. } => &["preview"],
         Request::RunCompare { .. } => &["comparison"],
+        Request::RunCard { .. } => &["card"],
+        Request::RunSample { .. } => &["sample"],
         Request::RunSteps { .. } => &["steps"],
         Request::SweepStart { .. }
         | Request::Sweep { .. }
@@ -62,7 +68,12 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         | Request::VaultSeal
         | Request::VaultSlotRemove { .. }
         | Request::VaultRotate => &["seal"],
-        Request::SetUp { .. } | Request::AccountCreate { .. } | Request::AccountReset { .. } => &["made"],
+        Request::Invite => &["invitation"],
+        Request::EnlistConfirm { .. } => &["enlisted"],
+        Request::SetUp { .. }
+        | Request::Enlist { .. }
+        | Request::AccountCreate { .. }
+        | Request::AccountReset { .. } => &["made"],
         Request::Accounts | Request::AccountDisable { .. } => &["accounts"],
         Request::Export { .. }
         | Request::AccountRoles { .. }
@@ -137,6 +148,7 @@ fn path(verb: &str, schema: Value, schemas: &Map<String, Value>) -> Result<Value
     Ok(match needed(&request) {
         // For a box without accounts, so that nobody has a key yet.
         Needed::Keeper => told(&json!([]), "keeper"),
+        Needed::Invitation => told(&json!([]), "invitation"),
         // Whoever holds any key may see what runs.
         Needed::Nothing => told(&json!([{ "key": [Act::StatusRead.word()] }]), Act::StatusRead.word()),
         Needed::Act(act) => match TABLE.iter().any(|row| row.act == act && row.in_person) {

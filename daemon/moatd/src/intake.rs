@@ -73,13 +73,18 @@ struct Place {
     reader: Reader,
     /// When to look at the whole source again.
     due: Instant,
+    /// Whether it was paused when it was last looked at.
+    paused: bool,
     /// What the watch noticed, and when to look at it.
     hinted: BTreeSet<String>,
     hinted_due: Option<Instant>,
 }
 
-enum Reader {
+/// What reads a source.
+pub(crate) enum Reader {
+    /// A folder.
     Folder(Folder),
+    /// A repository.
     Git(Git),
 }
 
@@ -100,11 +105,18 @@ fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc
     while !daemon.is_ending() {
         let rests = daemon.rests();
         for place in places.iter_mut().filter(|_| !rests) {
-            look(daemon, place);
+            let paused = daemon.paused_since(&place.settings.name).is_some();
+            if std::mem::replace(&mut place.paused, paused) && !paused {
+                // Whatever came meanwhile.
+                place.due = Instant::now();
+            }
+            if !paused {
+                look(daemon, place);
+            }
         }
         let next = places
             .iter()
-            .filter(|_| !rests)
+            .filter(|place| !rests && !place.paused)
             .map(|place| place.hinted_due.map_or(place.due, |hinted| hinted.min(place.due)))
             .min();
         let wait =
@@ -117,7 +129,14 @@ fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc
             }
             Ok(Order::Changed(index, hints)) => {
                 if let Some(place) = places.get_mut(index) {
-                    place.notice(hints);
+                    if hints != Hints::Nothing {
+                        let mut scans = daemon.scans();
+                        scans.entry(place.settings.name.clone()).or_default().noticed.get_or_insert_with(now);
+                    }
+                    // What a paused source holds is looked at as a whole once it goes on.
+                    if !place.paused {
+                        place.notice(hints);
+                    }
                 }
             }
             Ok(Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
@@ -140,8 +159,9 @@ impl Place {
     }
 }
 
-fn place(settings: &SourceSettings) -> Place {
-    let reader = match settings.kind {
+/// What reads a source with these settings.
+pub(crate) fn reader(settings: &SourceSettings) -> Reader {
+    match settings.kind {
         SourceKind::Folder => Reader::Folder(Folder {
             name: settings.name.clone(),
             root: settings.path.clone(),
@@ -157,11 +177,15 @@ fn place(settings: &SourceSettings) -> Place {
             max_bytes: settings.max_bytes,
             policy: settings.policy.clone(),
         }),
-    };
+    }
+}
+
+fn place(settings: &SourceSettings) -> Place {
     Place {
         settings: settings.clone(),
-        reader,
+        reader: reader(settings),
         due: Instant::now(),
+        paused: false,
         hinted: BTreeSet::new(),
         hinted_due: None,
     }
@@ -208,7 +232,8 @@ fn look(daemon: &Arc<Daemon>, place: &mut Place) {
 /// Scans every source, and again while files are still being written.
 fn scan_all(daemon: &Arc<Daemon>, places: &mut [Place]) -> Result<(), Failure> {
     let patience = Instant::now() + PATIENCE;
-    let mut waiting: Vec<usize> = (0..places.len()).collect();
+    let goes_on = |place: &Place| daemon.paused_since(&place.settings.name).is_none();
+    let mut waiting: Vec<usize> = (0..places.len()).filter(|index| goes_on(&places[*index])).collect();
     loop {
         let mut later: Option<SystemTime> = None;
         waiting.retain(|index| {
@@ -236,7 +261,7 @@ fn scan_all(daemon: &Arc<Daemon>, places: &mut [Place]) -> Result<(), Failure> {
 /// Scans one source, or some of its paths, and commits what was found. `None` where it failed; the fault is kept.
 fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>) -> Option<ScanReport> {
     let name = &place.settings.name;
-    let whole = paths.is_none();
+    let (whole, began) = (paths.is_none(), Instant::now());
     daemon.scans().entry(name.clone()).or_default().scanning = true;
     let result = read(daemon, place, paths);
     let mut scans = daemon.scans();
@@ -245,13 +270,19 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
     let rescan = Duration::from_secs(place.settings.rescan_seconds);
     if whole {
         place.due = Instant::now() + rescan;
+        state.due = Some(now().saturating_add(place.settings.rescan_seconds.cast_signed()));
     }
     match result {
         Ok(report) => {
             state.fault = None;
+            state.unsettled = report.unsettled;
+            if report.unsettled == 0 {
+                state.noticed = None;
+            }
             if whole {
                 state.scanned = Some(now());
                 state.read = report.read;
+                state.took = Some(began.elapsed().as_secs_f64());
             }
             if let Some(again) = report.look_again {
                 // What is due already is looked at after the burst.
@@ -268,7 +299,8 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
             Some(report)
         }
         Err(failure) => {
-            if !daemon.is_ending() {
+            // A scan that a pause cut off did not fail.
+            if !daemon.is_ending() && daemon.paused_since(name).is_none() {
                 warn!("{}", failure.message);
                 state.fault = Some(failure.message);
             }
@@ -283,7 +315,7 @@ fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) ->
     let mut pipeline = Pipeline::new(daemon.state.catalog()?, &daemon.rules, &daemon.ledger, name);
     let (mut failure, mut told) = (None, 0);
     let mut sink = |change| {
-        if daemon.is_ending() {
+        if daemon.is_ending() || daemon.paused_since(name).is_some() {
             return Err(SinkClosed);
         }
         pipeline.push(change).map_err(|error| {
@@ -291,6 +323,7 @@ fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) ->
             SinkClosed
         })?;
         if pipeline.documents >= told + UPDATE_EVERY {
+            daemon.took_in(pipeline.documents - told);
             told = pipeline.documents;
             daemon.update(Update::Curating { documents: told, bytes: pipeline.bytes, of: None });
         }
@@ -305,10 +338,13 @@ fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) ->
     };
     match (result, failure) {
         (_, Some(failure)) => Err(failure),
-        (Err(SourceError::Closed(_)), None) => Err(Failure::internal("moatd is ending")),
+        (Err(SourceError::Closed(_)), None) => {
+            Err(Failure::internal(format!("the scan of source {name} was cut off")))
+        }
         (Err(error), None) => Err(Failure::internal(error)),
         (Ok(report), None) => {
             pipeline.flush()?;
+            daemon.took_in(pipeline.documents - told);
             if let Some((key, value)) = &report.checkpoint {
                 let batch = catalog.write()?;
                 batch.put_meta(key, value)?;

@@ -14,6 +14,7 @@ mod examples;
 mod failure;
 mod intake;
 mod lineage;
+mod pace;
 mod people;
 mod pipeline;
 mod policy;

@@ -39,6 +39,11 @@ pub(crate) enum Caller {
         /// Where it is shown.
         from: IpAddr,
     },
+    /// Whoever shows an invitation at the admin port, before there is any account.
+    Guest {
+        /// Where it is shown.
+        from: IpAddr,
+    },
 }
 
 impl From<&UCred> for Caller {
@@ -69,6 +74,8 @@ enum Standing {
     Key { shown: String, key: Box<ApiKeyRow>, owner: Option<Roles> },
     /// A holder of a passphrase or a share.
     Holder,
+    /// Somebody who says to be invited, and whether nobody has an account yet.
+    Guest(bool),
     /// Nobody whom Moat knows, or can know now.
     Stranger(Failure),
 }
@@ -92,12 +99,19 @@ pub(crate) fn person(daemon: &Daemon, caller: &Caller) -> Result<Person, Failure
         Err(failure) => (Vec::new(), None, Some(failure)),
     };
     let from = match caller {
-        Caller::Browser { from, .. } | Caller::Holder { from } => Some(*from),
+        Caller::Browser { from, .. } | Caller::Holder { from } | Caller::Guest { from } => Some(*from),
         Caller::Process { .. } | Caller::Bearer(_) => None,
     };
     let (who, uid, standing) = match caller {
         Caller::Holder { .. } => {
             (Who::account("a holder at the admin port", "holder"), None, Standing::Holder)
+        }
+        Caller::Guest { .. } => {
+            if let Some(refusal) = unknown {
+                return Err(refusal);
+            }
+            let first = accounts.is_empty() && !daemon.set_up.load(Ordering::SeqCst);
+            (Who::account("a guest at the admin port", "guest"), None, Standing::Guest(first))
         }
         Caller::Browser { account, credentials, .. } => {
             let own = |row: &AccountRow| row.id == *account && row.key == *credentials && row.enabled;
@@ -174,7 +188,13 @@ fn is_keeper(uid: u32, gid: u32, settings: &Settings) -> bool {
 impl Person {
     /// Whether this person may ask for this at all. What takes two people is judged again where it happens.
     pub(crate) fn may(&mut self, request: &Request) -> Result<(), Failure> {
-        let needed = needed(request);
+        if let Some(act) = also(request) {
+            self.allows(Needed::Act(act))?;
+        }
+        self.allows(needed(request))
+    }
+
+    fn allows(&mut self, needed: Needed) -> Result<(), Failure> {
         let denied = |message: String| Err(Failure::denied(message));
         match &self.standing {
             Standing::Stranger(failure) => Err(failure.clone()),
@@ -182,12 +202,14 @@ impl Person {
             Standing::Holder => {
                 denied("a passphrase or a share opens the vault, and gives no other right".to_owned())
             }
+            Standing::Guest(true) if matches!(needed, Needed::Invitation) => Ok(()),
+            Standing::Guest(_) => denied(OVER.to_owned()),
             Standing::Keeper(keeping) => match (keeping, needed) {
                 (Keeping::Alone, _) | (_, Needed::Nothing) => Ok(()),
                 (_, Needed::Act(Act::VaultSeal | Act::VaultUnseal | Act::ServiceEnd)) => Ok(()),
                 (Keeping::Sealed(_), Needed::Keeper | Needed::Act(Act::LedgerRead)) => Ok(()),
                 (Keeping::Sealed(refusal), _) => Err(refusal.clone()),
-                (Keeping::Relieved, Needed::Keeper) => denied(OVER.to_owned()),
+                (Keeping::Relieved, Needed::Keeper | Needed::Invitation) => denied(OVER.to_owned()),
                 (Keeping::Relieved, Needed::Act(act)) => denied(format!(
                     "this user has no account: `{}` is for accounts with a role that may do it",
                     act.word()
@@ -199,7 +221,7 @@ impl Person {
                 let acts_as = match needed {
                     Needed::Nothing => roles.iter().next(),
                     Needed::Act(act) => role(act),
-                    Needed::Keeper => None,
+                    Needed::Keeper | Needed::Invitation => None,
                 };
                 if let Some(role) = acts_as {
                     role.word().clone_into(&mut self.who.role);
@@ -207,7 +229,7 @@ impl Person {
                 }
                 let needs = match needed {
                     Needed::Nothing => return Ok(()),
-                    Needed::Keeper => return denied(OVER.to_owned()),
+                    Needed::Keeper | Needed::Invitation => return denied(OVER.to_owned()),
                     Needed::Act(act) => act,
                 };
                 let all = moat_rights::Role::ALL.into_iter();
@@ -224,7 +246,7 @@ impl Person {
                 let act = match needed {
                     Needed::Act(act) => act,
                     Needed::Nothing => Act::StatusRead,
-                    Needed::Keeper => return denied(OVER.to_owned()),
+                    Needed::Keeper | Needed::Invitation => return denied(OVER.to_owned()),
                 };
                 let record = KeyRecord {
                     hash: key.hash,
@@ -270,6 +292,11 @@ impl Person {
         }
     }
 
+    /// Whether nobody has an account yet, so that this may be one of the first.
+    pub(crate) fn may_be_first(&self) -> bool {
+        self.is_alone() || matches!(self.standing, Standing::Guest(true))
+    }
+
     /// Whether nobody has an account yet, so that whoever keeps the box may set it up.
     pub(crate) fn is_alone(&self) -> bool {
         matches!(self.standing, Standing::Keeper(Keeping::Alone))
@@ -303,16 +330,29 @@ pub(crate) enum Needed {
     Nothing,
     /// Keeping a box that is not set up.
     Keeper,
+    /// An invitation by whoever keeps a box that is not set up; it is judged where it is shown.
+    Invitation,
     /// The right to an act.
     Act(Act),
+}
+
+/// A second right that a request needs.
+fn also(request: &Request) -> Option<Act> {
+    matches!(request, Request::RunSample { .. }).then_some(Act::ModelAsk)
 }
 
 /// The right that a request needs: the one place that says it, for command line, API and web.
 pub(crate) fn needed(request: &Request) -> Needed {
     Needed::Act(match request {
         Request::Api | Request::Status => return Needed::Nothing,
-        Request::VaultInit { .. } | Request::SetUp { .. } => return Needed::Keeper,
+        Request::VaultInit { .. } | Request::SetUp { .. } | Request::Invite => return Needed::Keeper,
+        Request::Enlist { .. } | Request::EnlistConfirm { .. } => return Needed::Invitation,
         Request::Scan => Act::SourceScan,
+        Request::Sources => Act::StatusRead,
+        // They show names of files, as a text's own path is one.
+        Request::SourceList { .. } | Request::SourceTest { .. } => Act::RecordRead,
+        Request::SourceFaults { .. } => Act::RecordWhy,
+        Request::SourcePause { .. } | Request::SourceResume { .. } => Act::SourceChange,
         Request::Why { .. } | Request::DatasetDiff { .. } => Act::RecordWhy,
         Request::DatasetBuild { .. } => Act::DatasetBuild,
         Request::Datasets | Request::Dataset { .. } | Request::Bases | Request::Runs => Act::StatusRead,
@@ -332,6 +372,9 @@ pub(crate) fn needed(request: &Request) -> Needed {
         Request::Run { .. } | Request::RunSteps { .. } | Request::RunWatch { .. } => Act::StatusRead,
         Request::RunStop { .. } => Act::RunStop,
         Request::Export { .. } => Act::ExportRequest,
+        Request::RunCard { .. } => Act::EdgeRead,
+        // It shows a text, and asks a model; see below.
+        Request::RunSample { .. } => Act::RecordRead,
         Request::Ask { .. } => Act::ModelAsk,
         Request::VaultUnseal { .. } => Act::VaultUnseal,
         Request::VaultSeal => Act::VaultSeal,

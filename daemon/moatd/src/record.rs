@@ -17,6 +17,12 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
     Some(match request {
         Request::Api | Request::Status => return None,
         Request::Scan => act("source.scan"),
+        Request::Sources => return None,
+        Request::SourceList { .. } => act("source.list"),
+        Request::SourceTest { .. } => act("source.test"),
+        Request::SourceFaults { .. } => act("source.faults"),
+        Request::SourcePause { .. } => act("source.pause"),
+        Request::SourceResume { .. } => act("source.resume"),
         Request::Why { .. } => act("document.why"),
         Request::DatasetBuild { recipe } => act("dataset.build").on("recipe", recipe.hash()),
         Request::Datasets => act("dataset.list"),
@@ -47,6 +53,8 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::RunStop { .. } => act("run.stop"),
         Request::RunResume { .. } => act("run.resume"),
         Request::Export { .. } => act("export.request"),
+        Request::RunCard { .. } => act("run.card"),
+        Request::RunSample { .. } => act("run.sample"),
         Request::Ask { .. } => act("model.ask"),
         Request::VaultInit { .. } => act("vault.init"),
         Request::VaultUnseal { .. } => act("vault.unseal"),
@@ -55,6 +63,9 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::VaultSlotRemove { id } => act("vault.slot-remove").on("slot", id),
         Request::VaultRotate => act("vault.rotate"),
         Request::SetUp { .. } => act("site.set-up"),
+        Request::Invite => act("site.invite"),
+        Request::Enlist { .. } => act("site.enlist"),
+        Request::EnlistConfirm { .. } => act("site.confirm"),
         Request::Accounts => act("account.list"),
         Request::AccountCreate { .. } => act("account.create"),
         Request::AccountRoles { .. } => act("role.request"),
@@ -94,6 +105,15 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         return act;
     }
     match reply {
+        Reply::SourceListing(shown) => act.on("source", &shown.source).detail("entries", shown.entries.len()),
+        Reply::SourceTrial(found) => act.on("source", &found.source).detail("problems", found.problems.len()),
+        Reply::SourceFaults(found) => {
+            act.on("source", &found.source).detail("documents", found.documents.len())
+        }
+        Reply::Sources(changed) => match changed.first_key_value() {
+            Some((source, _)) => act.on("source", source),
+            None => act,
+        },
         Reply::Made(made) => {
             let names: Vec<_> = made.iter().map(|account| account.name.as_str()).collect();
             act.on("account", names.join(","))
@@ -108,6 +128,7 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         Reply::Record(shown) => act.on("record", shown.record),
         Reply::Reviewed(decided) => act.on("record", decided.record).detail("records", decided.records),
         Reply::Tryout(tried) => act.on("rules", tried.tried).detail("judged", tried.judged),
+        Reply::Sample(shown) => act.on("run", &shown.run).on("record", shown.record),
         Reply::Answer(completions) => {
             let bytes: usize = completions.iter().map(|completion| completion.text.len()).sum();
             act.detail("bytes", bytes)

@@ -92,6 +92,15 @@ impl moat_admin::Daemon for Web {
         })
     }
 
+    fn invited(&self, from: IpAddr, request: Request) -> BoxFuture<'static, Result<Reply, Refusal>> {
+        let (daemon, intake) = (self.daemon.clone(), self.intake.clone());
+        Box::pin(async move {
+            let mut nobody = tokio::io::sink();
+            let caller = Caller::Guest { from };
+            answer::on_record(&daemon, &intake, &caller, request, &mut nobody).await.map_err(refusal)
+        })
+    }
+
     fn sign_in(&self, from: IpAddr, proof: Proof) -> BoxFuture<'static, Result<SignedIn, Refusal>> {
         let daemon = self.daemon.clone();
         Box::pin(async move {

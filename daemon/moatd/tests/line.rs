@@ -77,6 +77,8 @@ fn export(site: &Site, run: &str) {
     assert!(sums.success());
     let listed = std::fs::read(site.path("exports/own/SHA256SUMS")).unwrap();
     assert_eq!(asked.hash, moat_contracts::Digest::of(&listed).to_string());
+    let Reply::Card(card) = site.call(Request::RunCard { name: run.to_owned() }) else { panic!() };
+    assert_eq!(card, std::fs::read_to_string(site.path("exports/own/README.md")).unwrap());
     let proof = ada.proof();
     let again = Request::Export { run: run.to_owned(), folder: own, recipient: None, proof };
     assert_eq!(refused(site.call_as(ADA, again)).0, Fault::Request);

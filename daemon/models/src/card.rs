@@ -5,7 +5,8 @@ use moat_contracts::{DatasetSource, Frozen, Interval, Method, Precision, SourceE
 use crate::Export;
 
 /// The model card: what a person must know before using the weights. Counts and hashes, no content.
-pub(crate) fn card(facts: &Export<'_>) -> String {
+#[must_use]
+pub fn card(facts: &Export<'_>) -> String {
     let Export { base, recipe, dataset, edge, outcome, .. } = facts;
     let run = facts.files.run;
     let DatasetSource { train, validation, held_out } = totals(facts);

@@ -13,6 +13,7 @@ mod import;
 mod store;
 mod weights;
 
+pub use card::card;
 pub use error::ModelError;
 pub use export::{Earlier, Export, Parts, Staged, forget_unfinished, measure, release, stage, verify_export};
 pub use import::import;

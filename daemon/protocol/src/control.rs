@@ -2,6 +2,8 @@
 //!
 //! The caller is known by SO_PEERCRED; no message says who it is from.
 
+use std::collections::BTreeMap;
+
 use moat_contracts::{Completion, Dataset, Progress, Recipe, Sampling, Sweep};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,11 +15,16 @@ pub use crate::data::{
     RecordShown, RecordsFound, Review, ReviewQueue, ShownDocument, ShownText, Tryout, TryoutExample, Waiting,
 };
 pub use crate::report::{
-    BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, JoinedSteps, Made, Newest,
-    Reached, Run, RunPreview, RunState, SourceStatus, Status, StepPoint, Twin, ValidationPoint, Why,
-    WhyRecord,
+    BackedUp, Base, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Hour, JoinedSteps, Made,
+    Newest, Reached, Run, RunPreview, RunState, Sample, SourceStatus, Status, StepPoint, Training, Twin,
+    ValidationPoint, Why, WhyRecord,
 };
-pub use crate::rights::{Account, ApiKey, MadeAccount, NewAccount, Proof, Statement};
+pub use crate::rights::{
+    Account, ApiKey, Enlisted, Guest, Invitation, MadeAccount, NewAccount, Proof, Statement,
+};
+pub use crate::source::{
+    FaultyDocument, SourceEntry, SourceFaults, SourceListing, SourceProblem, SourceTrial,
+};
 
 /// What `moat` asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +36,42 @@ pub enum Request {
     Status,
     /// Look at the sources again, and answer when everything found is curated.
     Scan,
+    /// Every source, and how it stands.
+    Sources,
+    /// What a folder of a source holds.
+    SourceList {
+        /// The source.
+        source: String,
+        /// The folder, from the source's root; the root where empty.
+        #[serde(default)]
+        folder: String,
+        /// Only names behind this one.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Whether a source can be read, without taking anything in.
+    SourceTest {
+        /// The source.
+        source: String,
+    },
+    /// A source's documents that were not read, or only in part.
+    SourceFaults {
+        /// The source.
+        source: String,
+        /// Only documents behind the one of this number.
+        #[serde(default)]
+        after: Option<u64>,
+    },
+    /// Take nothing in from a source until it is resumed.
+    SourcePause {
+        /// The source.
+        source: String,
+    },
+    /// Take in from a paused source again.
+    SourceResume {
+        /// The source.
+        source: String,
+    },
     /// What became of a document, and why. `path` as the source names it, or a path on this machine.
     Why {
         /// The path.
@@ -201,6 +244,22 @@ pub enum Request {
         /// Who asks.
         proof: Proof,
     },
+    /// The model card of a run, as an export of it holds it.
+    RunCard {
+        /// Its name or the name's beginning.
+        name: String,
+    },
+    /// Complete the beginning of a held-back record with the base and a run's tuned model.
+    RunSample {
+        /// The run's name or the name's beginning.
+        name: String,
+        /// Which of the held-back records, from 1; the first where absent.
+        #[serde(default)]
+        number: Option<u64>,
+        /// New tokens at most.
+        #[serde(default)]
+        tokens: Option<usize>,
+    },
     /// Complete a prompt with the base and a run's tuned model.
     Ask {
         /// The run; the newest finished one where absent.
@@ -240,6 +299,22 @@ pub enum Request {
     SetUp {
         /// They, with their roles.
         accounts: Vec<NewAccount>,
+    },
+    /// Invite people to make the first accounts themselves, in their browsers.
+    Invite,
+    /// Take an invitation up: the account is made once two invited people can do what takes two.
+    Enlist {
+        /// The invitation's code.
+        code: Secret,
+        /// The account that is to be.
+        account: NewAccount,
+    },
+    /// Show that the device of somebody who was enlisted shows the right codes.
+    EnlistConfirm {
+        /// The account's name.
+        name: String,
+        /// The code that the device shows now.
+        code: Secret,
     },
     /// All accounts.
     Accounts,
@@ -337,6 +412,14 @@ pub enum Reply {
     Api(Box<serde_json::Value>),
     /// The answer to [`Request::Status`] and [`Request::Scan`].
     Status(Box<Status>),
+    /// The answer to [`Request::Sources`], [`Request::SourcePause`] and [`Request::SourceResume`]: sources by name.
+    Sources(BTreeMap<String, SourceStatus>),
+    /// The answer to [`Request::SourceList`].
+    SourceListing(SourceListing),
+    /// The answer to [`Request::SourceTest`].
+    SourceTrial(SourceTrial),
+    /// The answer to [`Request::SourceFaults`].
+    SourceFaults(SourceFaults),
     /// The answer to [`Request::Why`]: one for every document that the path names.
     Why(Vec<Why>),
     /// The answer to [`Request::DatasetBuild`] and [`Request::Dataset`].
@@ -391,6 +474,14 @@ pub enum Reply {
     Exported(Exported),
     /// The answer to [`Request::Backup`].
     BackedUp(BackedUp),
+    /// The answer to [`Request::RunCard`]: Markdown.
+    Card(String),
+    /// The answer to [`Request::RunSample`].
+    Sample(Box<Sample>),
+    /// The answer to [`Request::Invite`].
+    Invitation(Invitation),
+    /// The answer to [`Request::EnlistConfirm`].
+    Enlisted(Enlisted),
     /// The answer to [`Request::Ask`].
     Answer(Vec<Completion>),
     /// The answer to [`Request::VaultInit`] and [`Request::VaultSlotAdd`]: shares, which are shown this once.
@@ -466,6 +557,13 @@ pub enum Update {
     },
     /// A sweep that is watched stands otherwise than before.
     Sweep(Box<SweepReport>),
+    /// New text of an answer; sent to whoever asked, and to nobody else.
+    Answering {
+        /// `base` or `tuned`.
+        model: String,
+        /// The text.
+        text: String,
+    },
     /// A run's engine reports.
     Run {
         /// The run.

@@ -59,6 +59,13 @@ pub enum FromEngine {
     },
     /// A merged model is on disk.
     Exported,
+    /// New text of an answer, as soon as its letters are whole. Customers' data, as the prompt is.
+    Piece {
+        /// `base` or `tuned`.
+        model: String,
+        /// The text.
+        text: String,
+    },
     /// The base's answer, then the tuned model's.
     Answered(Vec<Completion>),
     /// Stopped on request, after a checkpoint.

@@ -12,6 +12,7 @@ pub mod engine;
 mod frame;
 mod report;
 mod rights;
+mod source;
 
 pub use frame::{FrameError, MAX_FRAME, read, read_blocking, write, write_blocking};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use moat_contracts::{
-    DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, Interval, MemoryPlan, Preview, Proof, Reason,
-    Recipe, Survey, TextFault, TrainOutcome,
+    Completion, DatasetEntry, DatasetId, DatasetSource, Digest, EdgeReport, Interval, MemoryPlan, Preview,
+    Proof, Reason, Recipe, RecordId, Survey, TextFault, TrainOutcome,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,39 @@ pub struct Status {
     /// What was made of the sources' records.
     #[serde(default)]
     pub made: Made,
+    /// Why no work on data is done although the vault is open.
+    #[serde(default)]
+    pub held_back: Option<String>,
+    /// What came and went in the last hour.
+    #[serde(default)]
+    pub hour: Hour,
+    /// The run that trains now.
+    #[serde(default)]
+    pub trains: Option<Training>,
+}
+
+/// What came and went in the last hour: a count for each minute, the oldest first. Of this start of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hour {
+    /// Documents taken in, changed, or found gone.
+    pub documents: Vec<u64>,
+    /// Prompts answered.
+    pub answers: Vec<u64>,
+}
+
+/// How far a run is that trains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Training {
+    /// The run.
+    pub run: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Optimiser steps in all, once planned.
+    pub planned: Option<u64>,
+    /// Tokens a second at the last step that was kept.
+    pub tokens_per_second: f64,
+    /// Seconds until the last step, as it was judged then.
+    pub seconds_left: f64,
 }
 
 /// What was made of the sources' records, in numbers.
@@ -65,6 +98,9 @@ pub struct Made {
     pub newest: Option<Newest>,
     /// Prompts that were answered since the start.
     pub answers: u64,
+    /// Bases that were taken in.
+    #[serde(default)]
+    pub bases: u64,
 }
 
 /// The newest model.
@@ -107,6 +143,25 @@ pub struct SourceStatus {
     pub dropped: BTreeMap<String, u64>,
     /// Redactions by detector label.
     pub redactions: BTreeMap<String, u64>,
+    /// Seconds since 1970 since which it is paused.
+    #[serde(default)]
+    pub paused: Option<i64>,
+    /// Seconds by which what is taken in lags behind the source, as far as is known: since the first change that was noticed
+    /// and is not taken in; 0 where it is in step.
+    #[serde(default)]
+    pub lag: u64,
+    /// Files that are being written and are waited for.
+    #[serde(default)]
+    pub unsettled: u64,
+    /// Seconds since 1970 at which the next whole scan is due.
+    #[serde(default)]
+    pub due: Option<i64>,
+    /// Seconds that the last whole scan took.
+    #[serde(default)]
+    pub took: Option<f64>,
+    /// Seconds between two whole scans.
+    #[serde(default)]
+    pub rescan: u64,
 }
 
 /// What became of one document.
@@ -346,6 +401,31 @@ pub struct RunPreview {
     pub recipe: Digest,
     /// What the engine found, with an example.
     pub preview: Preview,
+}
+
+/// How base and tuned model go on from the beginning of a held-back record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// The run.
+    pub run: String,
+    /// The record.
+    pub record: RecordId,
+    /// Its source.
+    pub source: String,
+    /// Its number among the held-back records, from 1.
+    pub number: u64,
+    /// Held-back records.
+    pub of: u64,
+    /// Whether it is a chat: then its beginning is what a person says, put through the chat template.
+    pub chat: bool,
+    /// What both were given.
+    pub beginning: String,
+    /// What the record really goes on with: its first part.
+    pub rest: String,
+    /// Whether there is more of that.
+    pub more: bool,
+    /// The base's answer, then the tuned model's.
+    pub completions: Vec<Completion>,
 }
 
 /// What one optimiser step measured.

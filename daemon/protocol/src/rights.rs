@@ -40,6 +40,35 @@ pub struct MadeAccount {
     pub uri: Secret,
 }
 
+/// What lets people make the first accounts in their browsers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Invitation {
+    /// To be typed at the admin port; shown this once.
+    pub code: Secret,
+    /// Seconds since 1970 from which on it is void.
+    pub until: i64,
+}
+
+/// How far the first accounts have come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Enlisted {
+    /// Who took the invitation up.
+    pub guests: Vec<Guest>,
+    /// What keeps the accounts from being made; nothing where they are made.
+    pub missing: Option<String>,
+}
+
+/// Somebody who took an invitation up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Guest {
+    /// The account's name.
+    pub name: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Whether its device showed the right code.
+    pub ready: bool,
+}
+
 /// An account as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Account {

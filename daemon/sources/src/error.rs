@@ -39,6 +39,14 @@ pub enum SourceError {
         /// Documents known of it.
         known: u64,
     },
+    /// A folder of the source cannot be looked into.
+    #[error("source `{name}` has no such folder that may be looked into: {reason}")]
+    Place {
+        /// The source.
+        name: String,
+        /// What is wrong; the folder is not repeated, since a name says as much as a text.
+        reason: String,
+    },
     /// The folder cannot be watched.
     #[error("source `{name}`: folder {} cannot be watched: {reason}; it is only rescanned", root.display())]
     Watch {

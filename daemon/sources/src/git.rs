@@ -77,9 +77,7 @@ impl Git {
             return Ok(ScanReport::default());
         }
         let last_tip = last.as_deref().and_then(|last| ObjectId::from_hex(last.get(..40)?.as_bytes()).ok());
-        let broken = |error: gix::Error| {
-            self.fault(format!("its objects cannot be read ({error}): run `git fsck` there"))
-        };
+        let broken = |error: gix::Error| self.broken(&error);
         let mut tracked = Vec::new();
         let mut numbers = HashMap::new();
         let tree = repository.find_commit(tip).and_then(|commit| Ok(commit.tree_id()?.detach()));
@@ -141,6 +139,20 @@ impl Git {
 
     fn fault(&self, reason: String) -> SourceError {
         SourceError::Repository { name: self.name.clone(), repository: self.repository.clone(), reason }
+    }
+
+    /// That objects of the repository cannot be read.
+    pub(crate) fn broken(&self, error: &gix::Error) -> SourceError {
+        self.fault(format!("its objects cannot be read ({error}): run `git fsck` there"))
+    }
+
+    /// The repository, the commit at the branch's tip, and its tree.
+    pub(crate) fn tree(&self) -> Result<(Repository, ObjectId, ObjectId), SourceError> {
+        let repository = self.open()?;
+        let tip = self.tip(&repository)?;
+        let tree = repository.find_commit(tip).and_then(|commit| Ok(commit.tree_id()?.detach()));
+        let tree = tree.map_err(|error| self.broken(&error))?;
+        Ok((repository, tip, tree))
     }
 
     fn open(&self) -> Result<Repository, SourceError> {

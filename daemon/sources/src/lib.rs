@@ -5,6 +5,7 @@
 //! at any moment costs only that what was not committed is found again. Nothing here follows a link out of a source,
 //! opens anything but regular files, runs a program that a repository names, or opens a connection.
 
+mod browse;
 mod change;
 mod error;
 mod file;
@@ -19,6 +20,7 @@ mod tree;
 mod walk;
 mod watch;
 
+pub use browse::{EntryIs, ListedEntry, Listing, Trial, TrialLimits};
 pub use change::{Change, ScanReport};
 pub use error::{SinkClosed, SourceError};
 pub use folder::Folder;

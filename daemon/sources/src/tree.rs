@@ -15,10 +15,11 @@ pub(crate) struct Blob {
     pub(crate) kind: EntryKind,
 }
 
-struct Entry {
-    name: Vec<u8>,
-    mode: EntryMode,
-    id: ObjectId,
+/// One entry of a tree.
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) mode: EntryMode,
+    pub(crate) id: ObjectId,
 }
 
 impl Entry {
@@ -27,7 +28,8 @@ impl Entry {
     }
 }
 
-fn entries(repository: &Repository, tree: ObjectId) -> gix::Result<Vec<Entry>> {
+/// The entries of a tree, by name.
+pub(crate) fn entries(repository: &Repository, tree: ObjectId) -> gix::Result<Vec<Entry>> {
     if tree == ObjectId::empty_tree(tree.kind()) {
         return Ok(Vec::new());
     }

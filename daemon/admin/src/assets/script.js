@@ -43,7 +43,52 @@ function follow(part) {
   addEventListener("submit", () => events.close());
 }
 
+// A form whose answer comes bit by bit into a part of its page; without this it is sent as any other.
+function stream(form) {
+  const part = document.getElementById(form.dataset.into), stop = form.querySelector("[data-stop]");
+  let asking = null;
+  stop.addEventListener("click", () => asking && asking.abort());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (asking) return;
+    asking = new AbortController();
+    stop.hidden = false;
+    part.classList.remove("stale");
+    part.setAttribute("aria-busy", "true");
+    try {
+      const body = new URLSearchParams(new FormData(form));
+      const answer = await fetch(form.dataset.stream, { method: "POST", body, signal: asking.signal });
+      const kind = answer.headers.get("content-type") || "";
+      // What is no stream is a page that says why.
+      if (!kind.startsWith("text/event-stream")) { form.submit(); return; }
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const events = (rest + value).split("\n\n");
+        rest = events.pop();
+        for (const event of events) {
+          const lines = event.split("\n");
+          if (lines[0] === "event: over") { again(); return; }
+          if (lines[0] !== "event: part") continue;
+          part.innerHTML = lines.slice(1).map((line) => line.slice(6)).join("\n");
+          localise(part);
+        }
+      }
+    } catch (error) {
+      // Stopped by the reader, or cut off: what is there is not the whole.
+      part.classList.add("stale");
+    } finally {
+      asking = null;
+      stop.hidden = true;
+      part.removeAttribute("aria-busy");
+    }
+  });
+}
+
 localise(document);
+for (const form of document.querySelectorAll("form[data-stream]")) stream(form);
 for (const part of document.querySelectorAll("[data-live]")) follow(part);
 
 // Keys that stand beside buttons act while the part that they belong to has the focus, and once.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use maud::{Markup, html};
 use moat_protocol::control::{Fault, Key, Proof, Seal, Secret};
 
+use super::way;
 use crate::draw::{parts, token};
 use crate::form::{BACK, SESSION, STRANGER, forget_cookie, set_cookie};
 use crate::live;
@@ -63,6 +64,7 @@ fn ceremony(visit: &Visit) -> Markup {
             h2 #way-in { "There is no vault yet" }
             p { "Nothing is kept here so far. At the machine's command line, whoever keeps the box makes a vault:" }
             pre { code { "moat vault init               # opened by a passphrase\nmoat vault init --shares 2/3  # opened by two of three people" } }
+            (way::for_strangers(false, true))
             p.soft { "It shows the shares once, and nobody else gets to see them. This page goes on by itself." }
             div data-live="/live/unseal" {}
         };
@@ -123,9 +125,12 @@ fn account(visit: &Visit) -> Markup {
     if !visit.health.set_up {
         return html! {
             h2 #way-in { "There are no accounts yet" }
-            p { "At the machine's command line, whoever keeps the box makes the first ones, with their roles:" }
-            pre { code { "moat account set-up ada:steward,engineer,admin:1000 ben:approver:1001" } }
-            p.soft { "Each account gets a password and a secret for an authenticator app. What takes two people needs two accounts." }
+            p { "At the machine's command line, whoever keeps the box prints an invitation, and gives it to the two people who make the first ones:" }
+            pre { code { "moat account invite" } }
+            p { a.button href="/set-up" { "Take up an invitation" } }
+            (way::for_strangers(true, false))
+            p.soft { "Each account gets a password and a secret for an authenticator app. What takes two people needs two accounts. "
+                "They can be made at the command line as well: " code { "moat account set-up" } "." }
         };
     }
     html! {

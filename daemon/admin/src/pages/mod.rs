@@ -1,6 +1,7 @@
 //! The pages, a file for each: what it asks of the daemon, and how it draws the answer.
 
 pub(crate) mod approvals;
+pub(crate) mod bases;
 pub(crate) mod boundary;
 pub(crate) mod compare;
 pub(crate) mod data;
@@ -16,5 +17,8 @@ pub(crate) mod records;
 pub(crate) mod review;
 pub(crate) mod rules;
 pub(crate) mod runs;
+pub(crate) mod set_up;
+pub(crate) mod source;
 pub(crate) mod sources;
 pub(crate) mod sweeps;
+pub(crate) mod way;

@@ -1,5 +1,7 @@
 //! Models: runs whose edge was measured, their edge source by source, their lineage, and the request for an export.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 use moat_contracts::{EdgeReport, Interval, SourceEdge};
 use moat_protocol::control::{Reply, Request, Run};
@@ -19,16 +21,79 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let runs = reply_of!(visit.ask(Request::Runs).await?, Reply::Runs(runs) => runs);
     let models: Vec<_> = runs.iter().rev().filter(|run| run.edge.is_some()).collect();
     let body = html! {
-        h1 { "Models" }
+        div.head { h1 { "Models" } a href="/bases" { "Bases" } }
         @if models.is_empty() {
             p.empty { "No model yet. A run whose edge was measured is one." }
         } @else {
             (table("Models", &[words("Model"), words("Base"), words("Dataset"), words("Made"), numbers("Edge"), words("Verdict")], html! {
-                @for run in models { (row(run)) }
+                @for run in &models { (row(run)) }
             }))
+            (across(&models))
         }
     };
     Ok(Page::of("/models", "Models", body))
+}
+
+/// The same data learnt by different bases: for each, its newest model.
+fn across(models: &[&Run]) -> Markup {
+    let mut same: BTreeMap<String, Vec<&Run>> = BTreeMap::new();
+    for run in models {
+        let runs = same.entry(run.recipe.data_hash().to_string()).or_default();
+        // The newest come first.
+        if !runs.iter().any(|known| known.recipe.base == run.recipe.base) {
+            runs.push(run);
+        }
+    }
+    same.retain(|_, runs| runs.len() > 1);
+    html! {
+        @if !same.is_empty() {
+            section aria-labelledby="across" {
+                h2 #across { "Edge across bases" }
+                p.soft { "Models whose recipes select and split the same, on different bases. Bits per byte compare across tokenizers; "
+                    "where a model was measured on other held-back records than the first one, it says so." }
+                @for runs in same.values() { (one_data(runs)) }
+            }
+        }
+    }
+}
+
+fn one_data(runs: &[&Run]) -> Markup {
+    let reports: Vec<_> = runs.iter().filter_map(|run| Some((*run, run.edge.as_ref()?))).collect();
+    let ends = reports
+        .iter()
+        .filter_map(|(_, report)| report.all.edge)
+        .flat_map(|edge| [edge.low.abs(), edge.high.abs()]);
+    let reach = ends.fold(1e-9, f64::max) * 1.1;
+    let first = reports.first().map(|(_, report)| (report.all.records, report.all.bytes));
+    let heads = [
+        words("Base"),
+        words("Model"),
+        numbers("Held back"),
+        numbers("Base"),
+        numbers("Tuned"),
+        numbers("Saved"),
+        words("Interval"),
+    ];
+    table(
+        "The same data on different bases",
+        &heads,
+        html! {
+            @for (run, report) in &reports {
+                tr {
+                    th scope="row" { (run.recipe.base) }
+                    td { a href=(path(&["models", &run.name])) { (run.name) } }
+                    td.n { (short(report.all.records))
+                        @if Some((report.all.records, report.all.bytes)) != first { br; (chip("waits", "other records")) } }
+                    td.n { (figure(report.all.base)) }
+                    td.n { (figure(report.all.tuned)) }
+                    @match report.all.edge {
+                        Some(edge) => { td.n { (format!("{:+.4}", edge.value)) } td { (interval(edge, reach)) } },
+                        None => td colspan="2" { span.soft { "too little for an interval" } },
+                    }
+                }
+            }
+        },
+    )
 }
 
 fn row(run: &Run) -> Markup {
@@ -66,12 +131,110 @@ pub(crate) async fn model(visit: Visit) -> Result<Outcome, Refusal> {
     };
     let body = html! {
         p.trail { a href="/models" { "Models" } }
-        div.head { h1 { (run.name) } p { (verdict(report)) } }
+        div.head {
+            h1 { (run.name) " " (verdict(report)) }
+            div.row {
+                a href=(format!("{}/card", path(&["models", &run.name]))) { "Model card" }
+                @if visit.may(Act::ModelAsk) { a.button href=(path(&["playground", &run.name])) { "Take it to the playground" } }
+            }
+        }
         (edges(report))
+        @if visit.may(Act::RecordRead) && visit.may(Act::ModelAsk) {
+            section.panel aria-labelledby="samples" {
+                h2 #samples { "Samples side by side" }
+                p { "A held-back record's beginning, what it really goes on with, and what base and tuned model make of it. That you read it is on record in the ledger." }
+                (sample_form(&visit, &run.name, 1, "Show a sample"))
+            }
+        }
         (lineage(&run))
         @if visit.may(Act::ExportRequest) { (export(&visit, &run)) }
     };
     Ok(Page::of("/models", format!("Model {}", run.name), body))
+}
+
+fn sample_form(visit: &Visit, run: &str, number: u64, words: &str) -> Markup {
+    html! {
+        form method="post" action={ (path(&["models", run])) "/sample" } {
+            (token(visit.token()))
+            input type="hidden" name="number" value=(number);
+            button.plain { (words) }
+        }
+    }
+}
+
+/// Shows how base and tuned model go on from a held-back record's beginning.
+pub(crate) async fn sample(visit: Visit) -> Result<Outcome, Refusal> {
+    let number = visit.form.word("number").map(str::parse).transpose();
+    let number = number.map_err(|_| Refusal::request("the number of a record is a number"))?;
+    let request = Request::RunSample { name: visit.segments[0].clone(), number, tokens: None };
+    let sample = reply_of!(visit.ask(request).await?, Reply::Sample(sample) => sample);
+    let at = path(&["models", &sample.run]);
+    let made = |model: &str| sample.completions.iter().find(|answer| answer.model == model);
+    let panel = |title: &str, text: &str, under: Markup| {
+        html! {
+            section.panel aria-label=(title) {
+                h2 { (title) }
+                p.answer { @if !sample.chat { span.soft { (sample.beginning) } } (text) }
+                p.soft { (under) }
+            }
+        }
+    };
+    let answer = |title: &str, model: &str| {
+        html! {
+            @if let Some(answer) = made(model) {
+                (panel(title, &answer.text, html! { (count(answer.tokens.len() as u64)) " tokens, the likeliest each time"
+                    @if answer.stopped { ", ended by itself" } }))
+            }
+        }
+    };
+    let body = html! {
+        p.trail { a href="/models" { "Models" } " / " a href=(at) { (sample.run) } }
+        h1 { "Held-back record " (count(sample.number)) " of " (count(sample.of)) }
+        p.soft { "Record " (hash(&sample.record.0)) " of source " (sample.source) ". None of these models was trained on it." }
+        @if sample.chat { section.panel aria-label="What was asked" { h2 { "What was asked" } p.answer { (sample.beginning) } } }
+        div.columns {
+            (panel("The record", &sample.rest, html! { @if sample.more { "its first part" } @else { "to its end" } }))
+            (answer("Base", "base"))
+            (answer("Tuned", "tuned"))
+        }
+        div.row {
+            @if sample.number > 1 { (sample_form(&visit, &sample.run, sample.number - 1, "The one before")) }
+            @if sample.number < sample.of { (sample_form(&visit, &sample.run, sample.number + 1, "The next one")) }
+            form method="post" action="/playground/take" {
+                (token(visit.token()))
+                input type="hidden" name="run" value=(sample.run);
+                input type="hidden" name="prompt" value=(sample.beginning);
+                @if sample.chat { input type="hidden" name="chat" value="yes"; }
+                button.plain { "Take it to the playground" }
+            }
+        }
+    };
+    Ok(Page::of("/models", format!("A sample of {}", sample.run), body))
+}
+
+/// The model card, as an export holds it.
+pub(crate) async fn card(visit: Visit) -> Result<Outcome, Refusal> {
+    let name = visit.segments[0].clone();
+    let card =
+        reply_of!(visit.ask(Request::RunCard { name: name.clone() }).await?, Reply::Card(card) => card);
+    let at = path(&["models", &name]);
+    let body = html! {
+        p.trail { a href="/models" { "Models" } " / " a href=(at) { (name) } }
+        div.head { h1 { "Model card of " (name) } a href={ (at) "/card.md" } { "Save it as a file" } }
+        p.soft { "The very text that an export of this model holds as README.md: counts and hashes, nothing of the data." }
+        pre { code { (card) } }
+    };
+    Ok(Page::of("/models", format!("Model card of {name}"), body))
+}
+
+/// The model card as a file.
+pub(crate) async fn card_file(visit: Visit) -> Result<Outcome, Refusal> {
+    let name = visit.segments[0].clone();
+    let card =
+        reply_of!(visit.ask(Request::RunCard { name: name.clone() }).await?, Reply::Card(card) => card);
+    let safe = |letter: &char| letter.is_ascii_alphanumeric() || "-_.".contains(*letter);
+    let name: String = name.chars().filter(safe).collect();
+    Ok(Outcome::File(format!("{name}.md"), "text/markdown; charset=utf-8", card))
 }
 
 /// The edge, all in all and by source, with its intervals.

@@ -2,12 +2,14 @@
 
 use maud::{Markup, Render, html};
 use moat_contracts::Interval;
-use moat_protocol::control::{REVIEW_COUNT, Reply, Request, SourceStatus, Status};
+use moat_protocol::control::{REVIEW_COUNT, Reply, Request, SourceStatus, Status, Training};
 use moat_rights::Act;
 
 use super::door;
+use super::way::way;
 use crate::Refusal;
 use crate::draw::parts::{self, bytes, chip, count, numbers, short, table, time, words};
+use crate::form::path;
 use crate::live;
 use crate::routes::Needs;
 use crate::site::{Outcome, Page, Visit, reply_of};
@@ -46,6 +48,7 @@ pub(crate) async fn status(visit: &Visit) -> Result<Status, Refusal> {
 
 fn draw(visit: &Visit, status: &Status) -> Markup {
     html! {
+        (way(visit, status))
         (line(visit, status))
         div.columns {
             (waits(visit, status))
@@ -101,6 +104,7 @@ fn line(visit: &Visit, status: &Status) -> Markup {
             (station("Sources", Some("/sources"), count(status.sources.len() as u64), html! {
                 p { (short(sum.documents)) " documents" }
                 p { (bytes(sum.bytes)) }
+                (pace("documents in the last hour", &status.hour.documents))
                 @if sum.scanning > 0 { p { (chip("live", &format!("{} scanning", sum.scanning))) } }
             }))
             (station("Records", Some("/data"), short(records), html! {
@@ -115,6 +119,7 @@ fn line(visit: &Visit, status: &Status) -> Markup {
             (station("Runs", Some("/runs"), count(runs), html! {
                 @for (state, number) in &made.runs { p.key { span class=(tone(state)) { (count(*number)) " " (state) } } }
                 @if runs == 0 { p { "none yet" } }
+                @if let Some(run) = &status.trains { (trains(run)) }
             }))
             (station("Models", visit.may(Act::EdgeRead).then_some("/models"), count(made.models), html! {
                 @if made.models > 0 { p { (count(made.better)) " with an edge" } } @else { p { "none measured yet" } }
@@ -122,7 +127,36 @@ fn line(visit: &Visit, status: &Status) -> Markup {
             }))
             (station("Answers", visit.may(Act::ModelAsk).then_some("/playground"), short(made.answers), html! {
                 p { "since " (parts::duration(status.uptime)) }
+                (pace("in the last hour", &status.hour.answers))
             }))
+        }
+    }
+}
+
+/// How much came in each minute of the last hour.
+fn pace(what: &str, hour: &[u64]) -> Markup {
+    let (all, most) = (hour.iter().sum::<u64>(), hour.iter().copied().max().unwrap_or(0));
+    html! {
+        @if all > 0 {
+            svg.pace viewBox={ "0 0 " (hour.len()) " 10" } preserveAspectRatio="none" aria-hidden="true" {
+                @for (at, number) in hour.iter().enumerate() {
+                    @let high = *number as f64 / most as f64 * 10.0;
+                    rect x=(at) y=(format!("{:.2}", 10.0 - high)) width="0.8" height=(format!("{high:.2}")) {}
+                }
+            }
+            p { (short(all)) " " (what) }
+        }
+    }
+}
+
+/// How far the run is that trains.
+fn trains(run: &Training) -> Markup {
+    html! {
+        p { a href=(path(&["runs", &run.run])) { (run.run) } ": step " (count(run.step))
+            @if let Some(planned) = run.planned { " of " (count(planned)) } }
+        @if run.tokens_per_second > 0.0 {
+            p { (short(run.tokens_per_second.round() as u64)) " tokens/s"
+                @if run.seconds_left > 0.0 { ", about " (parts::duration(run.seconds_left.round() as u64)) " left" } }
         }
     }
 }
@@ -152,6 +186,8 @@ pub(crate) fn edge(edge: Option<&Interval>) -> Markup {
 
 fn waits(visit: &Visit, status: &Status) -> Markup {
     let stopped = status.made.runs.get("stopped").copied().unwrap_or(0);
+    let paused: Vec<_> =
+        status.sources.iter().filter_map(|(name, source)| Some((name, source.paused?))).collect();
     html! {
         section.panel aria-labelledby="waits" {
             h2 #waits { "Waits for a person" }
@@ -166,9 +202,10 @@ fn waits(visit: &Visit, status: &Status) -> Markup {
                         @if status.review == 1 { " record may be looked at: " } @else { " records may be looked at: " }
                         @if visit.may(Act::VerdictReview) { a href="/review" { "Review" } } @else { span.soft { "by a steward" } } }
                 }
-                @if stopped > 0 { li { (chip("waits", &count(stopped))) " stopped " @if stopped == 1 { "run" } @else { "runs" } } }
+                @if stopped > 0 { li { (chip("waits", &count(stopped))) " stopped " @if stopped == 1 { "run" } @else { "runs" } ": " a href="/runs" { "Runs" } } }
+                @for (name, since) in &paused { li { (chip("waits", "paused")) " source " a href=(path(&["sources", name])) { (name) } span.soft { " since " (time(*since)) } } }
                 @if status.sources.is_empty() { li { "No source is configured: name one in " code { "moat.toml" } "." } }
-                @if status.waiting == 0 && status.review == 0 && stopped == 0 && !status.sources.is_empty() { li.soft { "Nothing." } }
+                @if status.waiting == 0 && status.review == 0 && stopped == 0 && paused.is_empty() && !status.sources.is_empty() { li.soft { "Nothing." } }
             }
         }
     }
@@ -179,8 +216,18 @@ fn wrong(visit: &Visit, status: &Status) -> Markup {
     let faults: Vec<_> =
         status.sources.iter().filter_map(|(name, source)| Some((name, source.fault.as_ref()?))).collect();
     let missing: Vec<_> = status.protections.iter().filter(|(_, had)| !**had).map(|(name, _)| name).collect();
+    let open: Vec<_> = visit.health.canary.iter().filter(|(_, _, open)| *open > 0).collect();
+    // A source is late where a second whole scan is due already.
+    let late = |source: &&SourceStatus| {
+        source.fault.is_none() && source.paused.is_none() && source.lag > 2 * source.rescan.max(60)
+    };
+    let late: Vec<_> = status.sources.iter().filter(|(_, source)| late(source)).collect();
+    let unreadable = |source: &SourceStatus| source.skipped.get("unreadable").copied().unwrap_or(0);
+    let closed: Vec<_> = status.sources.iter().filter(|(_, source)| unreadable(source) > 0).collect();
     let quiet = status.alarm.is_none()
         && faults.is_empty()
+        && late.is_empty()
+        && closed.is_empty()
         && failed == 0
         && missing.is_empty()
         && visit.health.open_ways() == 0;
@@ -189,8 +236,11 @@ fn wrong(visit: &Visit, status: &Status) -> Markup {
             h2 #wrong { "Is wrong" }
             ul.list {
                 @if let Some(alarm) = &status.alarm { li { (chip("bad", "alarm")) " " (alarm) } }
+                @for (way, _, _) in open { li { (chip("bad", "way out open")) " " (way) ": " a href="/boundary" { "Boundary" } } }
+                @for (name, source) in late { li { (chip("bad", "late")) " source " a href=(path(&["sources", name])) { (name) } " lags by " (parts::duration(source.lag)) } }
+                @for (name, source) in closed { li { (chip("waits", "unreadable")) " " (count(unreadable(source))) " documents of " a href=(path(&["sources", name])) { (name) } } }
                 @for (name, fault) in faults { li { (chip("bad", "source")) " " strong { (name) } ": " (fault) } }
-                @if failed > 0 { li { (chip("bad", &count(failed))) " failed " @if failed == 1 { "run" } @else { "runs" } } }
+                @if failed > 0 { li { (chip("bad", &count(failed))) " failed " @if failed == 1 { "run" } @else { "runs" } ": " a href="/runs" { "Runs" } } }
                 @for name in missing { li { (chip("bad", "protection")) " " (name) ": this machine does not grant it" } }
                 @if quiet { li.soft { "Nothing." } }
             }
@@ -227,7 +277,7 @@ fn row(name: &str, source: &SourceStatus) -> Markup {
     let verdict = |word: &str| source.verdicts.get(word).copied().unwrap_or(0);
     html! {
         tr {
-            th scope="row" { (name) " " span.soft { (source.kind) } }
+            th scope="row" { a href=(path(&["sources", name])) { (name) } " " span.soft { (source.kind) } }
             td { (state(source)) }
             td.n { (short(source.present)) }
             td.n { (bytes(source.bytes)) }
@@ -241,6 +291,9 @@ fn row(name: &str, source: &SourceStatus) -> Markup {
 
 /// Where a source stands.
 pub(crate) fn state(source: &SourceStatus) -> Markup {
+    if source.paused.is_some() {
+        return chip("waits", "paused");
+    }
     match (&source.fault, source.scanning, source.scanned) {
         (Some(_), ..) => chip("bad", "failed"),
         (_, true, _) => chip("live", "scanning"),

@@ -127,7 +127,8 @@ fn new_account(visit: &Visit) -> Markup {
     }
 }
 
-fn new_password(of: &str) -> Markup {
+/// The fields of a new password.
+pub(super) fn new_password(of: &str) -> Markup {
     html! {
         label for={ (of) "-password" } { "First password" }
         input id={ (of) "-password" } type="password" name="password" required autocomplete="new-password";
@@ -137,7 +138,7 @@ fn new_password(of: &str) -> Markup {
 }
 
 /// The password that was typed twice.
-fn chosen(visit: &Visit) -> Result<Secret, Refusal> {
+pub(super) fn chosen(visit: &Visit) -> Result<Secret, Refusal> {
     let password = visit.form.get("password").filter(|text| !text.is_empty());
     let password = password.ok_or_else(|| Refusal::request("no password was given"))?;
     if visit.form.get("again") != Some(password) {
@@ -171,13 +172,21 @@ fn shown_once(made: &[MadeAccount]) -> Result<Outcome, Refusal> {
     let [MadeAccount { name, uri }] = made else {
         return Err(Refusal::request("no account was made"));
     };
-    let secret = uri.0.split(['?', '&']).find_map(|part| part.strip_prefix("secret=")).unwrap_or_default();
     let title = format!("The codes of {name}");
     let body = html! {
         p.trail { a href="/people" { "People" } " / " a href=(path(&["people", name])) { (name) } }
         h1 { (title) }
         p { "Their device needs this secret to show codes. It is shown this once, and kept nowhere in the open: have "
             strong { (name) } " scan it now, or type it into an authenticator app (SHA-1, six digits, 30 seconds)." }
+        (secret_of(name, uri))
+    };
+    Ok(Page::of("/people", title, body))
+}
+
+/// The secret of an account's codes, to scan or to type.
+pub(super) fn secret_of(name: &str, uri: &Secret) -> Markup {
+    let secret = uri.0.split(['?', '&']).find_map(|part| part.strip_prefix("secret=")).unwrap_or_default();
+    html! {
         div.columns {
             section.panel aria-labelledby="scan" { h2 #scan { "Scan" }
                 @match qr::code(&uri.0, &format!("QR code with the secret of {name}")) {
@@ -191,8 +200,7 @@ fn shown_once(made: &[MadeAccount]) -> Result<Outcome, Refusal> {
                 details { summary { "The whole address" } pre { code { (uri.0) } } }
             }
         }
-    };
-    Ok(Page::of("/people", title, body))
+    }
 }
 
 /// A secret in groups of four letters, as people read it to each other.

@@ -153,7 +153,10 @@ impl Told {
                 self.doing = format!("{} of {} records", count(records), count(of))
             }
             Update::Run { progress, .. } => self.progress(progress),
-            Update::Curating { .. } | Update::Looking { .. } | Update::Sweep(_) => {}
+            Update::Curating { .. }
+            | Update::Answering { .. }
+            | Update::Looking { .. }
+            | Update::Sweep(_) => {}
         }
     }
 

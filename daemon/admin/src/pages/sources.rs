@@ -8,8 +8,11 @@ use moat_rights::Act;
 
 use super::overview::{self, state};
 use crate::Refusal;
-use crate::draw::parts::{bytes, chip, count, fact, numbers, proportions, short, table, time, words};
+use crate::draw::parts::{
+    bytes, chip, count, duration, fact, numbers, proportions, short, table, time, words,
+};
 use crate::draw::token;
+use crate::form::path;
 use crate::live;
 use crate::routes::Needs;
 use crate::site::{Outcome, Page, Visit};
@@ -20,8 +23,11 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let body = html! {
         div.head {
             h1 { "Sources" }
-            @if visit.may(Act::SourceScan) && !status.sources.is_empty() {
-                form method="post" action="/sources/scan" { (token(visit.token())) button.plain { "Look again now" } }
+            div.row {
+                @if visit.may(Act::SourceScan) && !status.sources.is_empty() {
+                    form method="post" action="/sources/scan" { (token(visit.token())) button.plain { "Look again now" } }
+                }
+                @if visit.may(Act::SourceChange) { a.button href="/new-source" { "New source" } }
             }
         }
         div data-live="/live/sources" { (draw(&status)) }
@@ -55,13 +61,14 @@ fn draw(status: &Status) -> Markup {
     html! { @for (name, source) in &status.sources { (panel(name, source)) } }
 }
 
-fn panel(name: &str, source: &SourceStatus) -> Markup {
+/// One source, and what became of what is in it.
+pub(crate) fn panel(name: &str, source: &SourceStatus) -> Markup {
     let verdict = |word: &str| source.verdicts.get(word).copied().unwrap_or(0);
     let (kept, redacted, dropped) = (verdict("kept"), verdict("redacted"), verdict("dropped"));
     html! {
         section.panel aria-label={ "Source " (name) } {
             div.head {
-                h2 { (name) " " span.soft { (source.kind) } }
+                h2 { a href=(path(&["sources", name])) { (name) } " " span.soft { (source.kind) } }
                 p { (state(source)) }
             }
             @if let Some(fault) = &source.fault { p.note.bad { (fault) } }
@@ -71,8 +78,19 @@ fn panel(name: &str, source: &SourceStatus) -> Markup {
                     (fact("Documents", html! { (short(source.present)) ", " (bytes(source.bytes)) }))
                     (fact("Last scan", html! {
                         @match source.scanned {
-                            Some(at) => { (time(at)) ", " (count(source.read)) " opened" },
+                            Some(at) => {
+                                (time(at)) ", " (count(source.read)) " opened"
+                                @if let Some(took) = source.took { " in " (format!("{took:.1}\u{202f}s")) }
+                            },
                             None => "none yet",
+                        }
+                    }))
+                    (fact("Lag", lag(source)))
+                    (fact("Next scan", html! {
+                        @match source.due {
+                            Some(at) => { (time(at)) ", every " (duration(source.rescan)) },
+                            None if source.paused.is_some() => "none while it is paused",
+                            None => "at once",
                         }
                     }))
                     (fact("Partly read", html! { (count(source.partial)) " documents" }))
@@ -91,6 +109,17 @@ fn panel(name: &str, source: &SourceStatus) -> Markup {
             (reasons("Dropped, and why", "Rule", &source.dropped))
             (reasons("Redacted", "What", &source.redactions))
         }
+    }
+}
+
+/// By how much what is taken in lags behind.
+fn lag(source: &SourceStatus) -> Markup {
+    html! {
+        @if source.lag > 0 {
+            (chip("waits", &duration(source.lag)))
+            @if source.fault.is_some() { " since the last whole scan" } @else { " since the first change that is not taken in" }
+        } @else if source.scanned.is_some() { "none known of" } @else { "not known yet" }
+        @if source.unsettled > 0 { ", " (count(source.unsettled)) " files are being written" }
     }
 }
 

@@ -1,4 +1,5 @@
 use moat_contracts::Completion;
+use moat_protocol::control::Sample;
 
 use super::text::{clean, clean_lines, count};
 use super::{Tone, View};
@@ -7,6 +8,28 @@ use super::{Tone, View};
 pub(super) fn answer(view: &View, completions: &[Completion]) -> String {
     let pages: Vec<_> = completions.iter().map(|completion| one(view, completion)).collect();
     pages.join("\n")
+}
+
+/// A held-back record's beginning, what it goes on with, and what each model would.
+pub(super) fn sample(view: &View, sample: &Sample) -> String {
+    let faint = |text: &str| view.paint(Tone::Faint, text);
+    let lines = |text: &str| format!("{}\n", clean_lines(text).trim_end());
+    let what = format!(
+        "held-back record {} of {}, {} of {}",
+        count(sample.number),
+        count(sample.of),
+        sample.record.0.short(),
+        clean(&sample.source)
+    );
+    let more = if sample.more { "the record (first part)" } else { "the record" };
+    format!(
+        "{}\n{}\n{}\n{}\n{}",
+        faint(&what),
+        lines(&sample.beginning),
+        view.paint(Tone::Strong, more),
+        lines(sample.rest.trim_start_matches(['\n', '\r'])),
+        answer(view, &sample.completions)
+    )
 }
 
 fn one(view: &View, completion: &Completion) -> String {

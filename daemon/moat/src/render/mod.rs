@@ -11,6 +11,7 @@ mod dataset;
 pub(crate) mod preview;
 mod rights;
 mod run;
+mod source;
 mod status;
 mod sweep;
 mod table;
@@ -72,6 +73,10 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Update(_) | Reply::Done => String::new(),
         Reply::Api(description) => api::api(view, description),
         Reply::Status(status) => status::status(view, status),
+        Reply::Sources(found) => source::sources(view, found),
+        Reply::SourceListing(found) => source::listing(view, found),
+        Reply::SourceTrial(found) => source::trial(view, found),
+        Reply::SourceFaults(found) => source::faults(view, found),
         Reply::Why(documents) => why::why(view, documents),
         Reply::Dataset(found) => dataset::dataset(view, found),
         Reply::Datasets(found) => dataset::datasets(view, found),
@@ -99,6 +104,10 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::ApiKey(key) => rights::key(view, key),
         Reply::BackedUp(made) => base::backed_up(view, made),
         Reply::Exported(exported) => base::exported(view, exported),
+        Reply::Card(card) => text::clean_lines(card),
+        Reply::Sample(found) => answer::sample(view, found),
+        Reply::Invitation(made) => rights::invitation(view, made),
+        Reply::Enlisted(found) => rights::enlisted(view, found),
         Reply::Answer(completions) => answer::answer(view, completions),
         Reply::Shares(found) => vault::shares(view, found),
         Reply::Seal(found) => vault::seal(view, found),

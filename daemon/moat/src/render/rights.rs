@@ -1,4 +1,4 @@
-use moat_protocol::control::{Account, ApiKey, MadeAccount, Secret, Statement};
+use moat_protocol::control::{Account, ApiKey, Enlisted, Guest, Invitation, MadeAccount, Secret, Statement};
 
 use super::table::{Cell, pairs, table};
 use super::text::{bytes, clean};
@@ -16,6 +16,27 @@ pub(super) fn made(view: &View, made: &[MadeAccount]) -> String {
          seconds.\n",
     );
     page
+}
+
+/// An invitation, once.
+pub(super) fn invitation(view: &View, made: &Invitation) -> String {
+    format!(
+        "{}\nIt is shown this once and counts until {}. Give it to the two people who make the first accounts: each types it\n\
+         at the page /set-up of the admin port, with a name and a password of their own.\n",
+        view.paint(Tone::Strong, &clean(&made.code.0)),
+        view.time(made.until)
+    )
+}
+
+/// How far the first accounts have come.
+pub(super) fn enlisted(view: &View, found: &Enlisted) -> String {
+    let row = |guest: &Guest| {
+        let state = if guest.ready { Cell::toned("ready", Tone::Good) } else { Cell::from("not confirmed") };
+        vec![Cell::from(clean(&guest.name)), clean(&guest.roles.join(", ")).into(), state]
+    };
+    let rows: Vec<_> = found.guests.iter().map(row).collect();
+    let end = found.missing.as_ref().map_or_else(|| "the accounts are made".to_owned(), |what| clean(what));
+    format!("{}{end}\n", table(view, &["account", "roles", ""], &rows))
 }
 
 /// A list of accounts.

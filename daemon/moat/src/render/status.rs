@@ -80,10 +80,11 @@ fn canary(view: &View, canary: &Canary) -> String {
 
 fn row(view: &View, name: &str, source: &SourceStatus) -> Vec<Cell> {
     let verdict = |word: &str| count(source.verdicts.get(word).copied().unwrap_or(0));
-    let scanned = match (source.scanning, source.scanned) {
-        (true, _) => "now".to_owned(),
-        (false, Some(time)) => view.time(time),
-        (false, None) => "never".to_owned(),
+    let scanned = match (source.paused, source.scanning, source.scanned) {
+        (Some(_), ..) => "paused".to_owned(),
+        (_, true, _) => "now".to_owned(),
+        (_, false, Some(time)) => view.time(time),
+        (_, false, None) => "never".to_owned(),
     };
     vec![
         Cell::toned(clean(name), Tone::Strong),

@@ -1,4 +1,5 @@
 mod rights;
+mod source;
 mod sweeps;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use moat_contracts::{
     SplitCounts, Stretch, Survey, TextFault, TokenLogprob, TrainOutcome, ValidationOutcome,
 };
 use moat_protocol::control::{
-    Base, Canary, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Made, Reached, Reply, Run,
+    Base, Canary, Course, DatasetDiff, DatasetSummary, DiffEntry, Exported, Fault, Reached, Reply, Run,
     RunPreview, RunState, Seal, SourceStatus, Statement, Status, StepPoint, Twin, ValidationPoint, Why,
     WhyRecord,
 };
@@ -75,9 +76,6 @@ fn a_status() {
         seal: Seal { made: true, generation: Some(3), guarded: Some(true), ..Seal::default() },
         ledger: 12,
         waiting: 1,
-        review: 0,
-        processes: BTreeMap::new(),
-        made: Made::default(),
         alarm: Some("a way out of moatd was open".to_owned()),
         canary: Canary {
             ways: BTreeMap::from([("udp4".to_owned(), (3, 1))]),
@@ -85,6 +83,7 @@ fn a_status() {
             ..Canary::default()
         },
         protections: BTreeMap::from([("no core dumps".to_owned(), true), ("no network".to_owned(), false)]),
+        ..Status::default()
     };
     assert_shown(
         &Reply::Status(Box::new(status)),

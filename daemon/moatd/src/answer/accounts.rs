@@ -77,42 +77,71 @@ pub(crate) fn find(catalog: &Catalog, name: &str) -> Result<AccountRow, Failure>
 /// Makes the first accounts, with their roles, and puts the configuration's policy in force. From then on rights come
 /// from accounts, and what takes two people takes two of them.
 pub(crate) fn set_up(daemon: &Daemon, new: &[NewAccount]) -> Result<Reply, Failure> {
-    let given = new.iter().map(|account| parse_roles(&account.roles)).collect::<Result<Vec<_>, _>>()?;
-    // An act that nobody could ever do would have to be repaired by hand.
-    for kind in [Kind::Export, Kind::Policy, Kind::Role] {
-        let able = |at: usize, act| new[at].uid != Some(0) && may(given[at], act);
-        let pairs = (0..new.len()).flat_map(|asks| (0..new.len()).map(move |agrees| (asks, agrees)));
-        let mut pairs = pairs.filter(|(asks, agrees)| asks != agrees);
-        if !pairs.any(|(asks, agrees)| able(asks, kind.request()) && able(agrees, kind.approve())) {
-            return Err(Failure::request(format!(
-                "nobody could ask for {}, or nobody else agree: give one person the role {} and another one approver",
-                match kind {
-                    Kind::Export => "an export",
-                    Kind::Policy => "a change of policy",
-                    Kind::Role => "a change of roles",
-                },
-                match kind {
-                    Kind::Export => "engineer or steward",
-                    Kind::Policy => "steward or admin",
-                    Kind::Role => "admin",
-                },
-            )));
-        }
+    let people = new.iter().map(|account| Ok((account.uid, parse_roles(&account.roles)?)));
+    let people = people.collect::<Result<Vec<_>, Failure>>()?;
+    if let Some(missing) = undoable(&people) {
+        return Err(Failure::request(missing));
     }
+    let made = new.iter().zip(&people).map(|(account, (_, roles))| build(account, &roles.to_string(), ""));
+    let (rows, made): (Vec<_>, Vec<_>) = made.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    begin(daemon, &rows)?;
+    Ok(Reply::Made(made))
+}
+
+/// Why something that takes two people could not be done by any two of these, if that is so: it would have to be repaired
+/// by hand.
+fn undoable(people: &[(Option<u32>, Roles)]) -> Option<String> {
+    let kinds = [Kind::Export, Kind::Policy, Kind::Role].into_iter();
+    let undoable = kinds.filter(|kind| {
+        let able = |at: usize, act| people[at].0 != Some(0) && may(people[at].1, act);
+        let pairs = (0..people.len()).flat_map(|asks| (0..people.len()).map(move |agrees| (asks, agrees)));
+        let mut pairs = pairs.filter(|(asks, agrees)| asks != agrees);
+        !pairs.any(|(asks, agrees)| able(asks, kind.request()) && able(agrees, kind.approve()))
+    });
+    let kind = undoable.take(1).next()?;
+    Some(format!(
+        "nobody could ask for {}, or nobody else agree: give one person the role {} and another one approver",
+        match kind {
+            Kind::Export => "an export",
+            Kind::Policy => "a change of policy",
+            Kind::Role => "a change of roles",
+        },
+        match kind {
+            Kind::Export => "engineer or steward",
+            Kind::Policy => "steward or admin",
+            Kind::Role => "admin",
+        },
+    ))
+}
+
+/// What keeps these from being the first accounts, if anything.
+pub(crate) fn missing(rows: &[AccountRow]) -> Result<Option<String>, Failure> {
+    let people = rows.iter().map(|row| Ok((row.uid, people::roles(row)?)));
+    Ok(undoable(&people.collect::<Result<Vec<_>, Failure>>()?))
+}
+
+/// Writes the first accounts, and puts the configuration's policy in force.
+pub(crate) fn begin(daemon: &Daemon, rows: &[AccountRow]) -> Result<(), Failure> {
     let catalog = daemon.state.catalog()?;
-    let made = new.iter().zip(&given).map(|(account, roles)| build(account, &roles.to_string(), ""));
-    let made = made.collect::<Result<Vec<_>, _>>()?;
     let batch = catalog.write()?;
     if !batch.accounts()?.is_empty() {
         return Err(Failure::request("the site is set up already"));
     }
-    for (row, _) in &made {
+    for row in rows {
         add(&batch, row)?;
     }
     policy::enact(&batch, &daemon.policy, None)?;
     batch.commit()?;
     daemon.set_up.store(true, Ordering::SeqCst);
-    Ok(Reply::Made(made.into_iter().map(|(_, made)| made).collect()))
+    Ok(())
+}
+
+/// Judges the first code that the device of an account that is to be shows; gives its step.
+pub(crate) fn first_code(row: &AccountRow, code: &Secret) -> Result<i64, Failure> {
+    let credentials = Credentials::of(row)?;
+    let codes = moat_rights::Secret::from_bytes(credentials.codes);
+    let step = codes.verify(&code.0, now().cast_unsigned(), row.last_step.map(i64::cast_unsigned));
+    Ok(step.map_err(Failure::request)?.cast_signed())
 }
 
 /// Makes an account without a role.
@@ -132,7 +161,8 @@ pub(crate) fn create(daemon: &Daemon, person: &Person, new: &NewAccount) -> Resu
     Ok(Reply::Made(vec![made]))
 }
 
-fn build(new: &NewAccount, roles: &str, by: &str) -> Result<(AccountRow, MadeAccount), Failure> {
+/// An account that is to be, and its secret, which is shown once.
+pub(crate) fn build(new: &NewAccount, roles: &str, by: &str) -> Result<(AccountRow, MadeAccount), Failure> {
     let sound = new.name.starts_with(|first: char| first.is_ascii_lowercase())
         && new.name.len() <= LONGEST_NAME
         && new.name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));

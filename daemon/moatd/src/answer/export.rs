@@ -6,6 +6,7 @@ use std::sync::Arc;
 use moat_catalog::RunRow;
 use moat_contracts::{Digest, ExportJob, Method, RunKey};
 use moat_models::{Earlier, Export, ImportedBase, Parts, Staged};
+use moat_protocol::control::Reply;
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_rights::Approved;
 use moat_vault::Recipient;
@@ -115,6 +116,29 @@ async fn merge(daemon: &Daemon, place: &Place, base: &ImportedBase) -> Result<()
 }
 
 fn complete(daemon: &Daemon, place: &Place, base: &ImportedBase) -> Result<Staged, Failure> {
+    told(daemon, place, base, |facts| moat_models::stage(facts).map_err(Failure::internal))
+}
+
+/// The model card of a run, as an export of it would hold it.
+pub(crate) fn card(daemon: &Daemon, run: &str) -> Result<Reply, Failure> {
+    let place = Place::of(daemon, run, "")?;
+    if place.run.edge.is_none() {
+        return Err(Failure::request(format!(
+            "run {} is {}: only a run whose edge was measured has a card",
+            place.run.name, place.run.state
+        )));
+    }
+    let base = base(daemon, &place.run)?;
+    told(daemon, &place, &base, |facts| Ok(Reply::Card(moat_models::card(facts))))
+}
+
+/// Gathers everything that an export tells of a run, for what is made of it.
+fn told<T>(
+    daemon: &Daemon,
+    place: &Place,
+    base: &ImportedBase,
+    make: impl FnOnce(&Export<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let run = &place.run;
     let missing = |what: &str| Failure::internal(format!("run {} has no {what} in the catalog", run.name));
     let shown = scheduler::shown(daemon, run.clone())?;
@@ -145,7 +169,7 @@ fn complete(daemon: &Daemon, place: &Place, base: &ImportedBase) -> Result<Stage
         earlier: &earlier,
         files: place.parts(),
     };
-    moat_models::stage(&facts).map_err(Failure::internal)
+    make(&facts)
 }
 
 /// What waits, by what lies there now.

@@ -7,14 +7,17 @@ mod bases;
 mod compare;
 mod datasets;
 mod export;
+pub(crate) mod invitation;
 mod keys;
 mod ledger;
 mod preview;
 mod records;
 mod reviews;
 mod runs;
+mod sample;
 mod search;
 pub(crate) mod sessions;
+pub(crate) mod sources;
 pub(crate) mod statements;
 mod status;
 mod sweeps;
@@ -77,6 +80,8 @@ fn is_work(request: &Request) -> bool {
     matches!(
         request,
         Request::Scan
+            | Request::SourceList { .. }
+            | Request::SourceTest { .. }
             | Request::DatasetBuild { .. }
             | Request::RecordSearch { .. }
             | Request::Record { .. }
@@ -91,6 +96,7 @@ fn is_work(request: &Request) -> bool {
             | Request::RunStart { .. }
             | Request::RunResume { .. }
             | Request::Export { .. }
+            | Request::RunSample { .. }
             | Request::Ask { .. }
     )
 }
@@ -120,6 +126,14 @@ async fn answer(
             while_telling(daemon, stream, curating, intake.scan()).await?;
             Ok(status::status(daemon))
         }
+        Request::Sources => sources::list(daemon),
+        Request::SourceList { source, folder, after } => {
+            sources::browse(daemon, &source, folder, after).await
+        }
+        Request::SourceTest { source } => sources::test(daemon, &source).await,
+        Request::SourceFaults { source, after } => sources::faults(daemon, &source, after),
+        Request::SourcePause { source } => sources::pause(daemon, intake, &source, true),
+        Request::SourceResume { source } => sources::pause(daemon, intake, &source, false),
         Request::Why { path } => why::why(daemon, &path),
         Request::DatasetBuild { recipe } => {
             let building = |update: &Update| matches!(update, Update::Building { .. });
@@ -167,8 +181,13 @@ async fn answer(
         Request::Export { run, folder, recipient, proof } => {
             statements::ask_export(daemon, person, &run, folder, recipient, &proof).await
         }
+        Request::RunCard { name } => export::card(daemon, &name),
+        Request::RunSample { name, number, tokens } => {
+            sample::sample(daemon, person.key(), &name, number, tokens, stream).await
+        }
         Request::Ask { run, prompt, chat, sampling } => {
-            ask::ask(daemon, person.key(), run, prompt, chat, sampling).await
+            let question = ask::Question { prompt, chat, sampling };
+            ask::ask(daemon, person.key(), run, question, stream).await
         }
         Request::VaultInit { with } => vault::init(daemon, intake, with).await,
         Request::VaultUnseal { with } => vault::unseal(daemon, intake, with).await,
@@ -178,6 +197,11 @@ async fn answer(
         Request::VaultRotate => vault::rotate(daemon).await,
         Request::SetUp { accounts } if person.is_alone() => blocking(|| accounts::set_up(daemon, &accounts)),
         Request::SetUp { .. } => Err(Failure::request("the site is set up already")),
+        Request::Invite => invitation::invite(daemon, person),
+        Request::Enlist { code, account } => blocking(|| invitation::enlist(daemon, person, &code, &account)),
+        Request::EnlistConfirm { name, code } => {
+            blocking(|| invitation::confirm(daemon, person, &name, &code))
+        }
         Request::Accounts => accounts::list(daemon),
         Request::AccountCreate { account } => blocking(|| accounts::create(daemon, person, &account)),
         Request::AccountRoles { name, roles, proof } => {

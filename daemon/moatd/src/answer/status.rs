@@ -1,13 +1,15 @@
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use moat_catalog::{Catalog, RunRow};
 use moat_contracts::Outcome;
-use moat_protocol::control::{Canary, Made, Newest, Reply, SourceStatus, Status};
+use moat_protocol::control::{Canary, Hour, Made, Newest, Reply, RunState, Status, Training};
 
-use super::{reviews, statements};
+use super::{reviews, sources, statements};
 use crate::daemon::Daemon;
 use crate::failure::Failure;
+use crate::pace::Pace;
 use crate::runs;
 
 /// How everything stands. A catalog that cannot be read, on a full disk say, does not keep the rest from being told.
@@ -24,34 +26,35 @@ pub(crate) fn status(daemon: &Daemon) -> Reply {
 /// Adds the sources, the runs that are not ended, and what waits for a second person.
 fn work(daemon: &Daemon, status: &mut Status) -> Result<(), Failure> {
     let catalog = daemon.state.catalog()?;
-    for source in &daemon.settings.source {
-        let counts = catalog.source_counts(&source.name)?;
-        let scan = daemon.scans().get(&source.name).cloned().unwrap_or_default();
-        let found = SourceStatus {
-            kind: source.kind.word().to_owned(),
-            location: source.path.display().to_string(),
-            fault: scan.fault,
-            scanning: scan.scanning,
-            scanned: scan.scanned,
-            read: scan.read,
-            present: counts.present,
-            bytes: counts.bytes,
-            partial: counts.partial,
-            skipped: counts.skipped,
-            deleted: counts.deleted,
-            verdicts: counts.verdicts,
-            dropped: counts.dropped,
-            redactions: counts.redactions,
-        };
-        status.sources.insert(source.name.clone(), found);
-    }
+    status.sources = sources::all(daemon, &catalog)?;
+    status.hour = hour(daemon);
     let runs = catalog.runs()?;
+    let trains = runs.iter().find(|run| runs::state(run) == RunState::Training);
+    status.trains = trains.map(|run| training(&catalog, run)).transpose()?;
     status.made = made(daemon, &catalog, &runs)?;
     let active = runs.into_iter().filter(|run| runs::is_active(runs::state(run)));
     status.active_runs = active.map(|run| run.name).collect();
     status.waiting = statements::waiting(&catalog)?;
     status.review = reviews::count(daemon, &catalog)?;
     Ok(())
+}
+
+/// What came and went in the last hour.
+fn hour(daemon: &Daemon) -> Hour {
+    let pace = |pace: &Mutex<Pace>| pace.lock().unwrap_or_else(PoisonError::into_inner).hour(Instant::now());
+    Hour { documents: pace(&daemon.taken_in), answers: pace(&daemon.answered) }
+}
+
+/// How far the run is that trains.
+fn training(catalog: &Catalog, run: &RunRow) -> Result<Training, Failure> {
+    let newest = catalog.newest_step(&run.name)?;
+    Ok(Training {
+        run: run.name.clone(),
+        step: newest.map_or(0, |step| step.step),
+        planned: run.planned,
+        tokens_per_second: newest.map_or(0.0, |step| step.tokens_per_second),
+        seconds_left: newest.map_or(0.0, |step| step.seconds_left),
+    })
 }
 
 /// What was made of the sources' records.
@@ -61,6 +64,7 @@ fn made(daemon: &Daemon, catalog: &Catalog, runs: &[RunRow]) -> Result<Made, Fai
         datasets: datasets.len() as u64,
         tokens: datasets.first().map_or(0, |newest| newest.tokens),
         answers: daemon.answers.load(Ordering::Relaxed),
+        bases: moat_models::list(&daemon.state.bases()).map_err(Failure::internal)?.len() as u64,
         ..Made::default()
     };
     for run in runs {
@@ -98,6 +102,7 @@ fn standing(daemon: &Daemon) -> Status {
         seal: daemon.safe().state(),
         ledger: daemon.ledger.size(),
         alarm: daemon.alarm().or_else(|| daemon.held_back()),
+        held_back: daemon.held_back(),
         canary: canary(daemon),
         protections: daemon.protections.clone(),
         processes: daemon.confined.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -1,0 +1,234 @@
+//! Sources: how each stands, what lies in it, whether it can be read, what of it was not read, and its pause.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moat_catalog::Catalog;
+use moat_contracts::{DocumentState, Skip};
+use moat_protocol::control::{
+    FaultyDocument, Reply, SourceEntry, SourceFaults, SourceListing, SourceProblem, SourceStatus, SourceTrial,
+};
+use moat_settings::SourceSettings;
+use moat_sources::{EntryIs, SourceError, TrialLimits};
+
+use crate::daemon::{Daemon, now};
+use crate::failure::Failure;
+use crate::intake::{self, Intake, Reader};
+
+/// Entries, and documents with faults, that are told at once.
+const PART: usize = 200;
+
+/// What a trial may take: a person waits for it.
+const TRIAL: TrialLimits = TrialLimits { entries: 1_000_000, time: Duration::from_secs(20) };
+
+/// Every source, and how it stands.
+pub(crate) fn list(daemon: &Daemon) -> Result<Reply, Failure> {
+    Ok(Reply::Sources(all(daemon, &daemon.state.catalog()?)?))
+}
+
+/// How every source stands.
+pub(super) fn all(daemon: &Daemon, catalog: &Catalog) -> Result<BTreeMap<String, SourceStatus>, Failure> {
+    let sources = daemon.settings.source.iter();
+    sources.map(|source| Ok((source.name.clone(), one(daemon, catalog, source)?))).collect()
+}
+
+fn one(daemon: &Daemon, catalog: &Catalog, source: &SourceSettings) -> Result<SourceStatus, Failure> {
+    let counts = catalog.source_counts(&source.name)?;
+    let scan = daemon.scans().get(&source.name).cloned().unwrap_or_default();
+    let paused = daemon.paused_since(&source.name);
+    let at = now();
+    let started = at.saturating_sub(i64::try_from(daemon.started.elapsed().as_secs()).unwrap_or(at));
+    // Where scans fail, nothing is known of what came since the last whole one.
+    let behind = match &scan.fault {
+        Some(_) => Some(scan.scanned.unwrap_or(started)),
+        None => scan.noticed,
+    };
+    Ok(SourceStatus {
+        kind: source.kind.word().to_owned(),
+        location: source.path.display().to_string(),
+        fault: scan.fault,
+        scanning: scan.scanning,
+        scanned: scan.scanned,
+        read: scan.read,
+        present: counts.present,
+        bytes: counts.bytes,
+        partial: counts.partial,
+        skipped: counts.skipped,
+        deleted: counts.deleted,
+        verdicts: counts.verdicts,
+        dropped: counts.dropped,
+        redactions: counts.redactions,
+        lag: behind.map_or(0, |since| at.saturating_sub(since).max(0).cast_unsigned()),
+        unsettled: scan.unsettled,
+        due: scan.due.filter(|_| paused.is_none()),
+        took: scan.took,
+        rescan: source.rescan_seconds,
+        paused,
+    })
+}
+
+/// The configured source of a name.
+fn find<'a>(daemon: &'a Daemon, name: &str) -> Result<&'a SourceSettings, Failure> {
+    let found = daemon.settings.source.iter().find(|source| source.name == name);
+    found.ok_or_else(|| {
+        Failure::request(format!("there is no source `{name}`: `moat source list` shows those there are"))
+    })
+}
+
+/// A source that cannot be read is told of to whoever asked for it.
+fn failure(error: SourceError) -> Failure {
+    match error {
+        SourceError::Catalog(_) => Failure::internal(error),
+        error => Failure::request(error),
+    }
+}
+
+/// Looks into a source, apart from the threads that answer.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
+}
+
+/// What a folder of a source holds, with where each file stands.
+pub(crate) async fn browse(
+    daemon: &Arc<Daemon>,
+    source: &str,
+    folder: String,
+    after: Option<String>,
+) -> Result<Reply, Failure> {
+    let (daemon, source) = (daemon.clone(), find(daemon, source)?.clone());
+    let listing = apart(move || {
+        let folder = folder.trim_matches('/').to_owned();
+        let after = after.as_deref();
+        let listed = match intake::reader(&source) {
+            Reader::Folder(reader) => reader.browse(&folder, after, PART),
+            Reader::Git(reader) => reader.browse(&folder, after, PART),
+        };
+        let listed = listed.map_err(failure)?;
+        let catalog = daemon.state.catalog()?;
+        let more = listed.entries.len() == PART && listed.of > PART as u64;
+        let entries = listed.entries.into_iter().map(|entry| {
+            let path =
+                if folder.is_empty() { entry.name.clone() } else { format!("{folder}/{}", entry.name) };
+            let known = match entry.is {
+                EntryIs::Folder => None,
+                _ => catalog.document_at(&source.name, &path)?,
+            };
+            Ok::<_, Failure>(SourceEntry {
+                name: entry.name,
+                kind: kind(entry.is).to_owned(),
+                size: entry.size,
+                modified: entry.modified,
+                passed_over: entry.passed_over,
+                state: known.as_ref().map(|known| state(known.state).to_owned()),
+                skip: known.and_then(|known| known.skip).map(|skip| skip.word().to_owned()),
+            })
+        });
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let more = entries.last().filter(|_| more).map(|last| last.name.clone());
+        Ok(SourceListing { source: source.name, folder, entries, of: listed.of, more })
+    });
+    Ok(Reply::SourceListing(listing.await?))
+}
+
+const fn kind(is: EntryIs) -> &'static str {
+    match is {
+        EntryIs::Folder => "folder",
+        EntryIs::File => "file",
+        EntryIs::Link => "link",
+        EntryIs::Special => "special",
+    }
+}
+
+const fn state(state: DocumentState) -> &'static str {
+    match state {
+        DocumentState::Present => "present",
+        DocumentState::Skipped => "skipped",
+        DocumentState::Deleted => "deleted",
+    }
+}
+
+/// Whether a source can be read; nothing is taken in.
+pub(crate) async fn test(daemon: &Daemon, source: &str) -> Result<Reply, Failure> {
+    let source = find(daemon, source)?.clone();
+    let trial = apart(move || {
+        let began = Instant::now();
+        let trial = match intake::reader(&source) {
+            Reader::Folder(reader) => reader.test(TRIAL),
+            Reader::Git(reader) => reader.test(TRIAL),
+        };
+        let trial = trial.map_err(failure)?;
+        let word = |skip: Skip| skip.word().to_owned();
+        let problem = |(path, why): (String, Option<Skip>)| SourceProblem {
+            path,
+            what: why.map_or_else(|| "closed".to_owned(), word),
+        };
+        Ok(SourceTrial {
+            source: source.name,
+            files: trial.files,
+            bytes: trial.bytes,
+            folders: trial.folders,
+            skipped: trial.skipped.into_iter().map(|(skip, number)| (word(skip), number)).collect(),
+            closed: trial.closed,
+            passed_over: trial.passed_over,
+            problems: trial.problems.into_iter().map(problem).collect(),
+            whole: trial.whole,
+            commit: trial.commit,
+            seconds: began.elapsed().as_secs_f64(),
+        })
+    });
+    Ok(Reply::SourceTrial(trial.await?))
+}
+
+/// Documents of a source that were not read, or only in part.
+pub(crate) fn faults(daemon: &Daemon, source: &str, after: Option<u64>) -> Result<Reply, Failure> {
+    let source = find(daemon, source)?.name.clone();
+    let found = daemon.state.catalog()?.faulty(&source, after.unwrap_or(0), PART)?;
+    let more = found.last().filter(|_| found.len() == PART).map(|last| last.number);
+    let documents = found.into_iter().map(|faulty| FaultyDocument {
+        path: faulty.path,
+        size: faulty.size,
+        skip: faulty.skip.map(|skip| skip.word().to_owned()),
+        faults: faulty.faults,
+        places: faulty.places,
+    });
+    Ok(Reply::SourceFaults(SourceFaults { source, documents: documents.collect(), more }))
+}
+
+/// The catalog's key of a source's pause.
+fn key(source: &str) -> String {
+    format!("sources.paused.{source}")
+}
+
+/// Since when each paused source is paused, as the catalog keeps it.
+pub(crate) fn paused(daemon: &Daemon) -> Result<BTreeMap<String, i64>, Failure> {
+    let catalog = daemon.state.catalog()?;
+    let mut paused = BTreeMap::new();
+    for source in &daemon.settings.source {
+        // A source that goes on has the empty text there.
+        if let Some(since) = catalog.meta(&key(&source.name))?.and_then(|since| since.parse().ok()) {
+            paused.insert(source.name.clone(), since);
+        }
+    }
+    Ok(paused)
+}
+
+/// Takes nothing in from a source any more, or again; the catalog keeps which.
+pub(crate) fn pause(daemon: &Daemon, intake: &Intake, source: &str, pause: bool) -> Result<Reply, Failure> {
+    let source = find(daemon, source)?;
+    let since = daemon.paused_since(&source.name);
+    if since.is_some() == pause {
+        let is = if pause { "paused already" } else { "not paused" };
+        return Err(Failure::request(format!("source `{}` is {is}", source.name)));
+    }
+    let since = pause.then(now);
+    let catalog = daemon.state.catalog()?;
+    let batch = catalog.write()?;
+    batch.put_meta(&key(&source.name), &since.map_or_else(String::new, |since| since.to_string()))?;
+    batch.commit()?;
+    daemon.set_paused(&source.name, since);
+    intake.wake();
+    Ok(Reply::Sources(BTreeMap::from([(source.name.clone(), one(daemon, &catalog, source)?)])))
+}
