@@ -35,7 +35,7 @@ fn fatbin() -> Result<(), String> {
     let compiler = std::env::var_os("NVCC").map(PathBuf::from).or(home).unwrap_or_else(|| "nvcc".into());
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo gave no OUT_DIR")?);
     let status = Command::new(&compiler)
-        .args(["-std=c++17", "-O3", "-fatbin", "--threads", "0"])
+        .args(["-std=c++17", "-O3", "-fatbin", "--no-compress", "--threads", "0"])
         .args(["-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=sm_90"])
         .args(["-gencode", "arch=compute_90,code=compute_90"])
         .arg("-o")

@@ -64,6 +64,7 @@ DEVICE Right<float> right_rows(const float* tile, int pitch) {
 DEVICE void multiply_add(float (&d)[4], const Left<bf16>& a, const Right<bf16>& b) { multiply_add(d, a.r, b.r); }
 // In f32, each of the sixteen terms from the lane that holds it.
 DEVICE void multiply_add(float (&d)[4], const Left<float>& a, const Right<float>& b) {
+    if (multiplied_at_once(d, a.r, b.r)) return;
     int row = lane() & ~3, column = lane() % 4 * 8;
     UNROLL
     for (int k = 0; k < 16; k++) {

@@ -15,6 +15,7 @@ constexpr size_t GUARD = 64;
 
 char* shared;
 int current, count;
+bool turned;
 int64_t grid[3], block[3];
 Barrier block_barrier;
 Warp warps[MOST_THREADS / 32];
@@ -73,7 +74,7 @@ __attribute__((noinline)) void resume(int place) {
 }
 
 // Whether all threads of a block came to their ends.
-bool run_block(bool turned) {
+bool run_block() {
     for (int place = 0; place < count; place++) fibers[place].done = false;
     for (;;) {
         unsigned long before = moved;
@@ -106,7 +107,7 @@ void wait(Barrier& barrier, int threads) {
 
 // 0, or what went wrong: 1 no such kernel, 2 too many threads, 3 threads that wait for ever, 4 shared memory overrun.
 extern "C" int moat_emulated_launch(const char* name, const uint32_t* grid, uint32_t threads, size_t shared,
-                                    void** arguments, int turned) {
+                                    void** arguments, int turned_round) {
     using namespace emulation;
     static std::mutex one;
     std::lock_guard<std::mutex> lock(one);
@@ -119,6 +120,7 @@ extern "C" int moat_emulated_launch(const char* name, const uint32_t* grid, uint
     char* bytes = reinterpret_cast<char*>(room.data());
     emulation::shared = bytes;
     count = static_cast<int>(threads);
+    turned = turned_round != 0;
     body = found->call;
     given = arguments;
     for (int axis = 0; axis < 3; axis++) emulation::grid[axis] = grid[axis];
@@ -131,7 +133,7 @@ extern "C" int moat_emulated_launch(const char* name, const uint32_t* grid, uint
         block[2] = place / grid[0] / grid[1];
         memset(bytes, 0xff, shared);
         memset(bytes + shared, 0xa5, GUARD);
-        if (!run_block(turned != 0)) return 3;
+        if (!run_block()) return 3;
         for (size_t over = 0; over < GUARD; over++)
             if (static_cast<unsigned char>(bytes[shared + over]) != 0xa5) return 4;
     }

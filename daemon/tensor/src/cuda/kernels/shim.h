@@ -61,6 +61,9 @@ DEVICE void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// What the emulation has a shorter way for.
+DEVICE bool multiplied_at_once(float (&)[4], const float (&)[8], const float (&)[4]) { return false; }
+
 // Two 8 x 8 matrices in shared memory, transposed on the way: lane i names row i % 8 of matrix i / 8 % 2.
 DEVICE void load_transposed(uint32_t (&to)[2], const bf16* row) {
     unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
