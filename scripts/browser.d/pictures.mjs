@@ -33,7 +33,10 @@ async function signedIn(name) {
 try {
   await site.start();
   await picture(undefined, "/", "no-vault");
-  const shares = await prepare(site, () => picture(undefined, "/", "no-accounts"));
+  const shares = await prepare(site, async () => {
+    await picture(undefined, "/", "no-accounts");
+    await picture(undefined, "/set-up", "set-up");
+  });
   await picture(undefined, "/", "sealed");
   const holder = await site.browser();
   await site.giveShare(holder, shares[0]);

@@ -36,6 +36,45 @@ try {
     // The page that told of no vault goes on by itself.
     await one.waitForSelector("text=There are no accounts yet");
     await look(one, "no accounts");
+    step("three people take up an invitation, each in a browser of their own");
+    await one.click("text=Take up an invitation");
+    await look(one, "an invitation");
+    const { code } = site.moat(["account", "invite"]);
+    const guests = [["eve", ["auditor"], 60003], ["ada", ["steward", "engineer", "admin"], 60001], ["ben", ["approver"], 60002]];
+    for (const [name, roles, uid] of guests) {
+      const own = await site.browser();
+      const fill = async (invitation) => {
+        await own.goto(`${site.address}/set-up`);
+        await own.fill("#invitation", invitation);
+        await own.fill("#name", name);
+        await own.fill("#first-password", `${name} would not be guessed`);
+        await own.fill("#first-again", `${name} would not be guessed`);
+        await own.fill("#uid", String(uid));
+        for (const role of roles) await own.check(`input[name="${role}"]`);
+        await own.click('main button:text-is("Go on to my device")');
+      };
+      if (name === "eve") {
+        await fill("WRONG-WRONG-WRONG-WRONG");
+        await own.waitForSelector("text=does not count");
+        await look(own, "a wrong invitation");
+      }
+      await fill(code.toLowerCase());
+      await own.waitForSelector("svg.qr");
+      await look(own, `the device of ${name}`);
+      const secret = (await own.textContent("#secret")).replaceAll(" ", "");
+      site.people[name] = { name, password: `${name} would not be guessed`, secret, used: 0 };
+      if (name === "eve") {
+        await own.fill("#code", "000000");
+        await own.click('main button:text-is("I am ready")');
+        await own.waitForSelector("text=Not taken");
+        await look(own, "a device that shows something else");
+      }
+      await own.fill("#code", await site.code(site.people[name]));
+      await own.click('main button:text-is("I am ready")');
+      await own.waitForSelector(name === "ben" ? "text=The accounts are made" : "text=You are ready");
+      await look(own, `${name} is ready`);
+      await own.context().close();
+    }
   });
 
   step("two holders open it, each from a browser of their own");
