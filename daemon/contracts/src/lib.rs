@@ -24,16 +24,19 @@ pub use boundary::{Attempt, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};
-pub use edge::{DocumentLoss, EdgeReport, ForgettingReport, Interval, SourceEdge};
+pub use edge::{
+    AnswerLosses, DocumentLoss, EdgeReport, ForgettingReport, Interval, PreferenceReport, SourceEdge,
+};
 pub use job::{
-    AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, Start, TokenLogprob, TrainJob,
-    TrainOutcome, ValidationOutcome,
+    AskJob, Completion, EvaluateJob, Example, ExportJob, PairFigures, Progress, Sampling, Start,
+    TokenLogprob, TrainJob, TrainOutcome, ValidationOutcome,
 };
 pub use key::{RunKey, RunPart};
 pub use proof::{Claim, MemoryPart, MemoryPlan, MemoryUse, Preview, Proof, Stretch, Survey};
 pub use recipe::{
-    DecayGroup, DecayShape, EvaluateRecipe, Keep, LoraRecipe, Method, OptimizerRecipe, OptimizerState,
-    Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe, TrainRecipe, ValidationRecipe,
+    DecayGroup, DecayShape, DpoRecipe, EvaluateRecipe, Keep, LearntTurns, LoraRecipe, Method, Objective,
+    OptimizerRecipe, OptimizerState, Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe,
+    TrainRecipe, ValidationRecipe,
 };
 pub use record::{Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};

@@ -16,6 +16,9 @@ pub enum Claim {
     Gradients,
     /// The first loss is the evaluator's of the same weights; the figure is their relative difference.
     FirstLoss,
+    /// Of preferences: before the first step nothing is preferred, since the reference is the weights that the run starts
+    /// with; the figure is the loss less ln 2.
+    Reference,
     /// Sequences in one packed row have the losses that each has alone; the figure is the largest difference, nats.
     Packing,
     /// Accumulated gradients are those of one big batch; the figure is the norm of their difference, relative.
@@ -29,11 +32,12 @@ pub enum Claim {
 
 impl Claim {
     /// All, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Masks,
         Self::Turns,
         Self::Gradients,
         Self::FirstLoss,
+        Self::Reference,
         Self::Packing,
         Self::Accumulation,
         Self::Merge,
@@ -47,6 +51,7 @@ impl Claim {
             Self::Turns => "turns",
             Self::Gradients => "gradients",
             Self::FirstLoss => "first_loss",
+            Self::Reference => "reference",
             Self::Packing => "packing",
             Self::Accumulation => "accumulation",
             Self::Merge => "merge",
@@ -61,6 +66,7 @@ impl Claim {
             Self::Turns => "chats begin as prompts and end their turns",
             Self::Gradients => "every trainable tensor learns, no other",
             Self::FirstLoss => "first loss is the evaluator's",
+            Self::Reference => "at the start no answer is preferred",
             Self::Packing => "packed equals unpacked",
             Self::Accumulation => "accumulated equals one big batch",
             Self::Merge => "merged equals base and adapter",
@@ -74,6 +80,8 @@ impl Claim {
             Self::Masks | Self::Turns | Self::Gradients => 0.0,
             // 32-bit sums in another order differ by some 1e-6; what these are there to find differs by 1e-1 and more.
             Self::FirstLoss => 1e-4,
+            // The same weights on the same parts: the same bits, but for a product with a B of zeros.
+            Self::Reference => 1e-6,
             Self::Packing | Self::Accumulation => 1e-3,
             Self::Merge | Self::MergeTrained => 1e-2,
         }
@@ -89,7 +97,7 @@ impl Claim {
             Self::Gradients => {
                 "check lora.targets, and that the base's weights are whole; else report it as a fault of Moat"
             }
-            Self::FirstLoss | Self::Packing | Self::Accumulation => {
+            Self::FirstLoss | Self::Reference | Self::Packing | Self::Accumulation => {
                 "check that the base's weights are whole; else report it as a fault of Moat, and do not train with this version"
             }
             Self::Merge | Self::MergeTrained => {
@@ -136,6 +144,9 @@ pub struct Survey {
     pub examples: u64,
     /// Chats among them.
     pub chats: u64,
+    /// Preferences among them, each of two answers with their prompt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pairs: u64,
     /// Tokens of all examples.
     pub tokens: u64,
     /// Tokens that are learnt in one pass.
@@ -148,12 +159,17 @@ pub struct Survey {
     pub p95: u64,
     /// Tokens of the longest example.
     pub longest: u64,
-    /// Examples that are longer than a row and are cut into several.
+    /// Examples that are longer than a row and are cut into several; preferences of which an answer is, and are left out.
     pub cut: u64,
     /// Packed rows of one pass.
     pub rows: u64,
     /// Optimiser steps.
     pub steps: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Survey {
@@ -258,10 +274,13 @@ pub struct Preview {
     pub proofs: Vec<Proof>,
     /// What training takes of memory.
     pub memory: MemoryPlan,
-    /// The record of the example that is shown: the first chat, or else the first text.
+    /// The record of the example that is shown: the first chat, or else the first text or preference.
     pub record: RecordId,
-    /// The example, from its beginning.
+    /// The example, from its beginning; of a preference the prompt with the chosen answer.
     pub example: Vec<Stretch>,
+    /// Of a preference, the prompt with the rejected answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Stretch>,
     /// Tokens of it that are not shown.
     pub left: u64,
 }

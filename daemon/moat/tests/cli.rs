@@ -110,6 +110,7 @@ fn a_step() -> Reply {
         tokens_per_second: 1000.0,
         memory: 1 << 20,
         seconds_left: 9.0,
+        pairs: None,
     };
     Reply::Update(Update::Run { run: "demo-1".to_owned(), progress })
 }

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use moat_contracts::{DecayGroup, DecayShape, Kind, OptimizerState, Protection, Recipe, Rules, Schedule};
+use moat_contracts::{
+    DecayGroup, DecayShape, Kind, LearntTurns, Objective, OptimizerState, Protection, Recipe, Rules, Schedule,
+};
 use serde::{Deserialize, Serialize};
 
 /// What `moat.toml` says, field by field; a missing key takes the value of [`Default`].
@@ -403,6 +405,10 @@ pub(crate) fn example_recipe() -> Recipe {
     recipe.split.train_before = Some(String::new());
     recipe.split.validation = 0.5;
     recipe.train.start_from.push('-');
+    recipe.train.objective = Objective::Dpo;
+    recipe.train.turns = LearntTurns::Last;
+    recipe.train.fim = 0.5;
+    recipe.dpo.beta = 0.2;
     recipe.validation.patience = 1;
     recipe.lora.rank_stabilized = true;
     recipe.lora.b_rate = 16.0;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use moat_contracts::{
-    Digest, Example, Method, OptimizerRecipe, Progress, Recipe, RecordId, Split, TrainJob, TrainRecipe,
+    Digest, Example, Kind, Method, OptimizerRecipe, Progress, Recipe, RecordId, Split, TrainJob, TrainRecipe,
 };
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_protocol::{Hello, read_blocking, write_blocking};
@@ -151,7 +151,7 @@ pub(crate) fn examples(split: Split) -> Vec<Example> {
                 record: RecordId(Digest::of(body.as_bytes())),
                 source: "handbook".to_owned(),
                 split,
-                chat: false,
+                kind: Kind::Prose,
                 body,
             }
         })
