@@ -18,6 +18,39 @@ pub struct DocumentLoss {
     pub base_nats: f64,
     /// The same under base + adapter, nats.
     pub tuned_nats: f64,
+    /// Of a preference, whose chosen answer the figures above are about: both of its answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<AnswerLosses>,
+}
+
+/// The two answers of a preference, whole and with the tokens that end them: summed negative log-likelihood, nats, under
+/// the base and under the tuned model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AnswerLosses {
+    /// Of the chosen answer.
+    pub chosen: [f64; 2],
+    /// Of the rejected answer.
+    pub rejected: [f64; 2],
+}
+
+impl AnswerLosses {
+    /// By how much more tuning made the chosen answer likelier than the rejected one, nats.
+    pub fn margin(&self) -> f64 {
+        (self.chosen[0] - self.chosen[1]) - (self.rejected[0] - self.rejected[1])
+    }
+}
+
+/// How often a tuned model prefers the answers that people chose, on held-back preferences.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreferenceReport {
+    /// Preferences that were measured.
+    pub pairs: u64,
+    /// Share of them in which tuning made the chosen answer likelier by more than the rejected one. A half is chance.
+    pub accuracy: f64,
+    /// Its interval; none where too few pairs for one.
+    pub interval: Option<Interval>,
+    /// By how much more, on average, nats.
+    pub margin: f64,
 }
 
 /// A figure with its confidence interval.
@@ -76,7 +109,11 @@ pub struct EdgeReport {
     pub sources: BTreeMap<String, SourceEdge>,
     /// On text unlike the company's.
     pub forgetting: ForgettingReport,
-    /// True only where the whole interval of `all.edge` lies above 0.
+    /// Of a run on preferences: what it was trained for, since bits per byte are of its chosen answers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<PreferenceReport>,
+    /// True only where the whole interval of `all.edge` lies above 0; of a run on preferences, where that of
+    /// `preference.accuracy` lies above a half.
     pub has_edge: bool,
 }
 

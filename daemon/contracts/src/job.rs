@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, DocumentLoss, MemoryPlan, Proof, Recipe, RecordId, RunKey, Split, Survey};
+use crate::{Digest, DocumentLoss, Kind, MemoryPlan, Proof, Recipe, RecordId, RunKey, Split, Survey};
 
 /// One record's text on its way to the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,9 +12,9 @@ pub struct Example {
     pub source: String,
     /// Its side.
     pub split: Split,
-    /// True where `body` is a JSON array of chat messages, to be put through the base's template.
-    pub chat: bool,
-    /// The curated text.
+    /// What sort of text: a chat goes through the base's template, a preference is two answers to one prompt.
+    pub kind: Kind,
+    /// The curated text, as [`crate::Text::body`] holds it.
     pub body: String,
 }
 
@@ -73,6 +73,18 @@ pub struct TrainOutcome {
     /// What was measured on the validation side, where the recipe asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationOutcome>,
+}
+
+/// How a model tells the answers of pairs apart, by the rewards that DPO gives them (Rafailov et al., arXiv 2305.18290):
+/// β times how much likelier than at the start an answer is, in nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PairFigures {
+    /// Pairs that were looked at.
+    pub pairs: u64,
+    /// Share of them whose chosen answer has the higher reward.
+    pub accuracy: f64,
+    /// Mean reward of the chosen answer less that of the rejected one.
+    pub margin: f64,
 }
 
 /// How the validation loss went, and what it decided.
@@ -215,7 +227,7 @@ pub enum Progress {
         step: u64,
         /// Steps in all.
         steps: u64,
-        /// Mean loss over the step's trained tokens, nats a token.
+        /// Mean loss over the step's trained tokens, nats a token; over its pairs, where those are trained on.
         loss: f64,
         /// Norm of the gradient before clipping.
         gradient_norm: f64,
@@ -234,15 +246,21 @@ pub enum Progress {
         /// Processor cores that the engine kept busy, over the step.
         #[serde(default)]
         cores: f64,
+        /// How the step's pairs were told apart before it, where it was one of preference training.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pairs: Option<PairFigures>,
     },
     /// The validation sample was measured.
     Validated {
         /// Steps done.
         step: u64,
-        /// Mean loss over the sample's trained tokens, nats a token.
+        /// Mean loss over the sample's trained tokens, nats a token; over its pairs, where those are trained on.
         loss: f64,
         /// Whether it lies far enough below every one before to be a gain.
         gain: bool,
+        /// How the sample's pairs were told apart, where it is one of preference training.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pairs: Option<PairFigures>,
     },
     /// A checkpoint is safely on disk.
     Checkpoint {

@@ -25,17 +25,20 @@ pub use boundary::{Attempt, Held, Outcome, Protection};
 pub use dataset::{Dataset, DatasetEntry, DatasetId, DatasetShape, DatasetSource, Split, SplitCounts};
 pub use digest::{Digest, DigestError, Hasher};
 pub use document::{Document, DocumentId, DocumentState, Skip};
-pub use edge::{DocumentLoss, EdgeDifference, EdgeReport, ForgettingReport, Interval, SourceEdge};
+pub use edge::{
+    AnswerLosses, DocumentLoss, EdgeDifference, EdgeReport, ForgettingReport, Interval, PreferenceReport,
+    SourceEdge,
+};
 pub use job::{
-    AskJob, Completion, EvaluateJob, Example, ExportJob, Progress, Sampling, Start, TokenLogprob, TrainJob,
-    TrainOutcome, ValidationOutcome,
+    AskJob, Completion, EvaluateJob, Example, ExportJob, PairFigures, Progress, Sampling, Start,
+    TokenLogprob, TrainJob, TrainOutcome, ValidationOutcome,
 };
 pub use key::{RunKey, RunPart};
 pub use proof::{Claim, MemoryPart, MemoryPlan, MemoryUse, Preview, Proof, Stretch, Survey};
 pub use recipe::{
-    DecayGroup, DecayShape, EvaluateRecipe, Frozen, Keep, LoraRecipe, Method, OptimizerRecipe,
-    OptimizerState, Precision, Recipe, RecipeFault, Recompute, Schedule, SelectionRecipe, SplitRecipe,
-    TrainRecipe, ValidationRecipe,
+    DecayGroup, DecayShape, DpoRecipe, EvaluateRecipe, Frozen, Keep, LearntTurns, LoraRecipe, Method,
+    Objective, OptimizerRecipe, OptimizerState, Precision, Recipe, RecipeFault, Recompute, Schedule,
+    SelectionRecipe, SplitRecipe, TrainRecipe, ValidationRecipe,
 };
 pub use record::{Decision, Reason, Record, RecordId, RecordKey, Redaction, Verdict};
 pub use rules::{Action, Detect, Detector, Duplicates, Profiles, Quality, Rules, RulesFault};

@@ -19,6 +19,9 @@ pub enum Claim {
     FirstLoss,
     /// Products in fewer bits than 32 leave the gradient what it is; the figure is the norm of the difference, relative.
     Precision,
+    /// Of preferences: before the first step nothing is preferred, since the reference is the weights that the run starts
+    /// with; the figure is the loss less ln 2.
+    Reference,
     /// Sequences in one packed row have the losses that each has alone; the figure is the largest difference, nats.
     Packing,
     /// Accumulated gradients are those of one big batch; the figure is the norm of their difference, relative.
@@ -38,6 +41,7 @@ impl Claim {
         Self::Gradients,
         Self::FirstLoss,
         Self::Precision,
+        Self::Reference,
         Self::Packing,
         Self::Accumulation,
         Self::Merge,
@@ -52,6 +56,7 @@ impl Claim {
             Self::Gradients => "gradients",
             Self::FirstLoss => "first_loss",
             Self::Precision => "precision",
+            Self::Reference => "reference",
             Self::Packing => "packing",
             Self::Accumulation => "accumulation",
             Self::Merge => "merge",
@@ -67,6 +72,7 @@ impl Claim {
             Self::Gradients => "every trainable tensor learns, no other",
             Self::FirstLoss => "first loss is the evaluator's",
             Self::Precision => "rounded products keep the gradient",
+            Self::Reference => "at the start no answer is preferred",
             Self::Packing => "packed equals unpacked",
             Self::Accumulation => "accumulated equals one big batch",
             Self::Merge => "merged equals base and adapter",
@@ -82,6 +88,8 @@ impl Claim {
             Self::FirstLoss => 1e-4,
             // Rounding is noise of some 1e-2 in each product; a direction that is another one differs by 1.
             Self::Precision => 2e-1,
+            // The same weights on the same parts: the same bits, but for a product with a B of zeros.
+            Self::Reference => 1e-6,
             Self::Packing | Self::Accumulation => 1e-3,
             Self::Merge | Self::MergeTrained => 1e-2,
         }
@@ -97,7 +105,7 @@ impl Claim {
             Self::Gradients => {
                 "check lora.targets, and that the base's weights are whole; else report it as a fault of Moat"
             }
-            Self::FirstLoss | Self::Packing | Self::Accumulation => {
+            Self::FirstLoss | Self::Reference | Self::Packing | Self::Accumulation => {
                 "check that the base's weights are whole; else report it as a fault of Moat, and do not train with this version"
             }
             Self::Precision => "set train.precision = \"f32\": this base's activations do not bear 8 bits",
@@ -145,6 +153,9 @@ pub struct Survey {
     pub examples: u64,
     /// Chats among them.
     pub chats: u64,
+    /// Preferences among them, each of two answers with their prompt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pairs: u64,
     /// Tokens of all examples.
     pub tokens: u64,
     /// Tokens that are learnt in one pass.
@@ -157,12 +168,17 @@ pub struct Survey {
     pub p95: u64,
     /// Tokens of the longest example.
     pub longest: u64,
-    /// Examples that are longer than a row and are cut into several.
+    /// Examples that are longer than a row and are cut into several; preferences of which an answer is, and are left out.
     pub cut: u64,
     /// Packed rows of one pass.
     pub rows: u64,
     /// Optimiser steps.
     pub steps: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Survey {
@@ -267,10 +283,13 @@ pub struct Preview {
     pub proofs: Vec<Proof>,
     /// What training takes of memory.
     pub memory: MemoryPlan,
-    /// The record of the example that is shown: the first chat, or else the first text.
+    /// The record of the example that is shown: the first chat, or else the first text or preference.
     pub record: RecordId,
-    /// The example, from its beginning.
+    /// The example, from its beginning; of a preference the prompt with the chosen answer.
     pub example: Vec<Stretch>,
+    /// Of a preference, the prompt with the rejected answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Stretch>,
     /// Tokens of it that are not shown.
     pub left: u64,
 }

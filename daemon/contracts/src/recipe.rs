@@ -28,6 +28,9 @@ pub struct Recipe {
     /// What the loss on the validation side decides.
     #[serde(skip_serializing_if = "is_default")]
     pub validation: ValidationRecipe,
+    /// The loss on pairs, for `objective = "dpo"`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dpo: DpoRecipe,
     /// The adapter's shape, for `method = "lora"`.
     pub lora: LoraRecipe,
     /// The optimiser.
@@ -69,6 +72,39 @@ pub enum Method {
     Lora,
     /// All weights.
     Full,
+}
+
+/// What the loss is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// The next token of texts, and of chats that of the assistant's answers. It takes every kind but preferences.
+    #[default]
+    Text,
+    /// Which of two answers is the better one, directly from preferences and from nothing else (DPO: Rafailov et al.,
+    /// arXiv 2305.18290). The reference is the weights that the run starts with.
+    Dpo,
+}
+
+/// Which of a chat's answers are learnt; a message that says `"train": false` never is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearntTurns {
+    /// Every one.
+    #[default]
+    All,
+    /// The last one; the others are context.
+    Last,
+}
+
+/// The loss on pairs of answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoRecipe {
+    /// How strongly the reference holds: the higher, the less far the weights go from it.
+    pub beta: f64,
+    /// Share of the pairs that are taken to be labelled the wrong way round (conservative DPO: Mitchell 2023).
+    pub label_smoothing: f64,
 }
 
 /// Whether blocks are computed again in the backward. Written `false`, `true` or `"auto"`, as recipes that knew only the
@@ -204,6 +240,16 @@ pub struct TrainRecipe {
     /// An earlier run on the same base whose weights this one starts with; empty for fresh ones.
     #[serde(skip_serializing_if = "is_default")]
     pub start_from: String,
+    /// What the loss is about.
+    #[serde(skip_serializing_if = "is_default")]
+    pub objective: Objective,
+    /// Which of a chat's answers are learnt.
+    #[serde(skip_serializing_if = "is_default")]
+    pub turns: LearntTurns,
+    /// Share of the code that is rearranged, so that the middle is learnt from what stands before and after it (FIM:
+    /// Bavarian et al., arXiv 2207.14255).
+    #[serde(skip_serializing_if = "is_default")]
+    pub fim: f64,
 }
 
 /// What the loss on the validation side decides. It is never the side that the edge is measured on: choosing by that one
@@ -388,6 +434,7 @@ impl Default for Recipe {
             split: SplitRecipe::default(),
             train: TrainRecipe::default(),
             validation: ValidationRecipe::default(),
+            dpo: DpoRecipe::default(),
             lora: LoraRecipe::default(),
             optimizer: OptimizerRecipe::default(),
             evaluate: EvaluateRecipe::default(),
@@ -415,6 +462,9 @@ impl Default for TrainRecipe {
             frozen: Frozen::F32,
             precision: Precision::F32,
             start_from: String::new(),
+            objective: Objective::Text,
+            turns: LearntTurns::All,
+            fim: 0.0,
         }
     }
 }
@@ -422,6 +472,12 @@ impl Default for TrainRecipe {
 impl Default for ValidationRecipe {
     fn default() -> Self {
         Self { every: 50, tokens: 1 << 16, patience: 0, min_gain: 0.0, keep: Keep::Last, keep_best: 1 }
+    }
+}
+
+impl Default for DpoRecipe {
+    fn default() -> Self {
+        Self { beta: 0.1, label_smoothing: 0.0 }
     }
 }
 
@@ -479,10 +535,21 @@ impl Recipe {
         Digest::of(&json(self))
     }
 
-    /// Hash of the parts that decide a dataset: seed, selection, split. Two recipes that differ only in how they
-    /// train share their dataset.
+    /// Hash of the parts that decide a dataset: seed, selection, split, and the objective where it takes preferences. Two
+    /// recipes that differ only in how they train share their dataset.
     pub fn data_hash(&self) -> Digest {
-        Digest::of(&json(&(self.seed, &self.selection, &self.split)))
+        match self.train.objective {
+            Objective::Text => Digest::of(&json(&(self.seed, &self.selection, &self.split))),
+            objective => Digest::of(&json(&(self.seed, &self.selection, &self.split, objective))),
+        }
+    }
+
+    /// Whether the objective can learn from records of this kind.
+    pub fn takes(&self, kind: Kind) -> bool {
+        match self.train.objective {
+            Objective::Text => kind != Kind::Preference,
+            Objective::Dpo => kind == Kind::Preference,
+        }
     }
 
     /// Every fault at once; empty for a sound recipe.
@@ -529,6 +596,34 @@ impl Recipe {
             !rounds || !self.lora.decomposed,
             "train.precision",
             "must be \"f32\" with lora.decomposed, which multiplies by what is not held in 8 bits",
+        );
+        let kinds = &self.selection.kinds;
+        hold(
+            kinds.is_empty() || kinds.iter().any(|kind| self.takes(*kind)),
+            "selection.kinds",
+            match self.train.objective {
+                Objective::Text => "holds preferences alone, which train.objective = \"dpo\" learns from",
+                Objective::Dpo => {
+                    "leaves preferences out, and train.objective = \"dpo\" learns from nothing else"
+                }
+            },
+        );
+        let pairs = self.train.objective == Objective::Dpo;
+        hold((0.0..=1.0).contains(&self.train.fim), "train.fim", "must be from 0 to 1");
+        hold(!pairs || self.train.fim == 0.0, "train.fim", "must be 0 with train.objective = \"dpo\"");
+        let last = self.train.turns == LearntTurns::Last;
+        hold(
+            !pairs || !last,
+            "train.turns",
+            "must be \"all\" with train.objective = \"dpo\": answers are whole",
+        );
+        let beta = self.dpo.beta > 0.0 && self.dpo.beta <= 100.0;
+        hold(beta, "dpo.beta", "must be above 0 and at most 100");
+        let smoothing = (0.0..0.5).contains(&self.dpo.label_smoothing);
+        hold(
+            smoothing,
+            "dpo.label_smoothing",
+            "must be at least 0 and below 0.5: from there on the rejected wins",
         );
         let validates = self.split.validation > 0.0;
         hold(
@@ -625,8 +720,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Frozen, Keep, Method, Precision, Recipe, Recompute, day_start};
-    use crate::Digest;
+    use super::{Frozen, Keep, LearntTurns, Method, Objective, Precision, Recipe, Recompute, day_start};
+    use crate::{Digest, Kind};
 
     #[test]
     fn days_start_where_the_calendar_says() {
@@ -703,6 +798,31 @@ mod tests {
         recipe.split.validation = 0.1;
         assert_eq!(recipe.faults(), []);
         assert_ne!(recipe.data_hash(), Recipe::default().data_hash());
+    }
+
+    #[test]
+    fn an_objective_takes_its_own_kinds_and_names_its_own_dataset() {
+        let text = Recipe::default();
+        let mut pairs = text.clone();
+        pairs.train.objective = Objective::Dpo;
+        for kind in Kind::ALL {
+            assert_ne!(text.takes(kind), pairs.takes(kind), "{}", kind.word());
+        }
+        assert_ne!(text.data_hash(), pairs.data_hash());
+        assert_eq!(pairs.faults(), []);
+        pairs.selection.kinds = vec![Kind::Chat];
+        pairs.train.fim = 0.5;
+        pairs.train.turns = LearntTurns::Last;
+        pairs.dpo.beta = 0.0;
+        pairs.dpo.label_smoothing = 0.5;
+        let keys: Vec<_> = pairs.faults().iter().map(|fault| fault.key).collect();
+        let expected = ["selection.kinds", "train.fim", "train.turns", "dpo.beta", "dpo.label_smoothing"];
+        assert_eq!(keys, expected);
+        let mut only = text;
+        only.selection.kinds = vec![Kind::Preference];
+        assert_eq!(only.faults()[0].key, "selection.kinds");
+        only.train.fim = f64::NAN;
+        assert_eq!(only.faults()[1].key, "train.fim");
     }
 
     #[test]

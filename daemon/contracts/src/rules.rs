@@ -36,6 +36,8 @@ pub struct Profiles {
     pub table: Quality,
     /// Chats.
     pub chat: Quality,
+    /// Preferences: their prompts and chosen answers.
+    pub preference: Quality,
 }
 
 /// Declares the thresholds once: the struct itself, and the form in which every key may be missing.
@@ -263,6 +265,7 @@ struct ProfileChanges {
     json: QualityChanges,
     table: QualityChanges,
     chat: QualityChanges,
+    preference: QualityChanges,
 }
 
 #[derive(Default, Deserialize)]
@@ -284,6 +287,7 @@ impl From<ProfileChanges> for Profiles {
             json: changes.json.over(profiles.json),
             table: changes.table.over(profiles.table),
             chat: changes.chat.over(profiles.chat),
+            preference: changes.preference.over(profiles.preference),
         }
     }
 }
@@ -379,7 +383,8 @@ impl Default for Profiles {
             max_filler: 1,
             ..any
         };
-        Self { prose, markdown, html, code, json, table, chat }
+        let preference = chat.clone();
+        Self { prose, markdown, html, code, json, table, chat, preference }
     }
 }
 
@@ -407,6 +412,7 @@ impl Profiles {
             Kind::Json => &self.json,
             Kind::Table => &self.table,
             Kind::Chat => &self.chat,
+            Kind::Preference => &self.preference,
         }
     }
 }
@@ -429,7 +435,7 @@ pub struct RulesFault {
 
 impl Rules {
     /// Counts changes of the algorithms themselves, so that records made by older ones are made again.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Names the rules: SHA-256 over [`Rules::VERSION`] and their JSON with keys in declaration order.
     pub fn hash(&self) -> Digest {

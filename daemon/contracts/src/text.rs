@@ -19,12 +19,23 @@ pub enum Kind {
     Table,
     /// A chat: messages with roles, as JSONL holds them.
     Chat,
+    /// A prompt with an answer that people chose and one that they rejected: never a text to learn, since it holds what
+    /// is not to be said.
+    Preference,
 }
 
 impl Kind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 7] =
-        [Self::Prose, Self::Markdown, Self::Html, Self::Code, Self::Json, Self::Table, Self::Chat];
+    pub const ALL: [Self; 8] = [
+        Self::Prose,
+        Self::Markdown,
+        Self::Html,
+        Self::Code,
+        Self::Json,
+        Self::Table,
+        Self::Chat,
+        Self::Preference,
+    ];
 
     /// The word that stands in recipes, tables and the catalog.
     pub const fn word(self) -> &'static str {
@@ -36,6 +47,7 @@ impl Kind {
             Self::Json => "json",
             Self::Table => "table",
             Self::Chat => "chat",
+            Self::Preference => "preference",
         }
     }
 
@@ -53,7 +65,9 @@ pub struct Text {
     pub ordinal: u32,
     /// First line of the span in the document, from 1.
     pub first_line: u64,
-    /// The text itself. For [`Kind::Chat`] a JSON array of `{"role", "content"}` objects.
+    /// The text itself. For [`Kind::Chat`] a JSON array of `{"role", "content"}` objects, with `"train": false` in those
+    /// that are not to be learnt. For [`Kind::Preference`] a JSON object of `prompt`, `chosen` and `rejected`, all of them
+    /// such arrays, or all of them texts.
     pub body: String,
     /// What sort of text.
     pub kind: Kind,

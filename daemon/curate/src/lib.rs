@@ -88,6 +88,10 @@ pub fn curate(rules: &Compiled, document: DocumentId, texts: &[Text]) -> Vec<Rec
         words.read(&measured);
         let language = text.language.as_deref();
         let (mut reasons, margin) = rules.checks.judge(text.kind, language, &measured, &words, &mut scratch);
+        if text.kind == Kind::Preference {
+            // Two preferences with one prompt and one chosen answer are not the same if another answer was rejected.
+            words.read(&said(&body, &["prompt", "chosen", "rejected"]));
+        }
         let (dropping, mut redacting) = finding_reasons(rules, text, &findings, &redactions);
         let margin = margin.filter(|_| dropping.is_empty());
         reasons.extend(dropping);
@@ -115,14 +119,33 @@ pub fn curate(rules: &Compiled, document: DocumentId, texts: &[Text]) -> Vec<Rec
     texts.iter().map(&mut record).collect()
 }
 
-/// What the rules look at: of a chat what is said, without the JSON around it; of the rest everything.
+/// What the rules look at: of a chat what is said, without the JSON around it; of a preference the prompt and the chosen
+/// answer, since a rejected one may be as bad as it likes; of the rest everything.
 fn measured_text(kind: Kind, body: &str) -> Cow<'_, str> {
-    if kind != Kind::Chat {
-        return Cow::Borrowed(body);
+    match kind {
+        Kind::Chat => {}
+        Kind::Preference => return said(body, &["prompt", "chosen"]),
+        _ => return Cow::Borrowed(body),
     }
     let messages: Result<Vec<serde_json::Value>, _> = serde_json::from_str(body);
     let Ok(messages) = messages else { return Cow::Borrowed(body) };
     let said: Vec<&str> = messages.iter().filter_map(|message| message["content"].as_str()).collect();
+    Cow::Owned(said.join("\n"))
+}
+
+/// What is said in these parts of a preference.
+fn said<'a>(body: &'a str, parts: &[&str]) -> Cow<'a, str> {
+    let Ok(pair) = serde_json::from_str::<serde_json::Value>(body) else { return Cow::Borrowed(body) };
+    let mut said = Vec::new();
+    for part in parts {
+        match &pair[*part] {
+            serde_json::Value::String(text) => said.push(text.as_str()),
+            serde_json::Value::Array(messages) => {
+                said.extend(messages.iter().filter_map(|message| message["content"].as_str()));
+            }
+            _ => {}
+        }
+    }
     Cow::Owned(said.join("\n"))
 }
 

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use moat_catalog::Catalog;
 use moat_contracts::{Dataset, DatasetEntry, Digest, Kind, Recipe, RecordId, Split};
-use moat_template::{BaseText, TemplateError, messages};
+use moat_template::{BaseText, Pair, TemplateError, messages, pair};
 use rayon::prelude::*;
 
 use crate::split::{Candidate, LeftOut, split};
@@ -83,7 +83,7 @@ struct Selected {
     id: RecordId,
     source: String,
     bytes: u64,
-    chat: bool,
+    kind: Kind,
     split: Split,
 }
 
@@ -91,12 +91,15 @@ struct Selected {
 fn select(catalog: &Catalog, recipe: &Recipe) -> Result<(Vec<Candidate>, Vec<Selected>), DatasetError> {
     let (mut rows, mut signatures) = (Vec::new(), Vec::new());
     catalog.each_kept(&recipe.selection, |row| {
+        if !recipe.takes(row.kind) {
+            return Ok(());
+        }
         signatures.push(row.signature);
         rows.push(Selected {
             id: row.id,
             source: row.source,
             bytes: row.bytes,
-            chat: row.kind == Kind::Chat,
+            kind: row.kind,
             split: Split::Train,
         });
         Ok(())
@@ -119,19 +122,36 @@ fn first_group(rows: &[Selected]) -> &[Selected] {
     &rows[..fits.count().max(1)]
 }
 
-/// Tokens of a record's text; of a chat's messages, without what the template puts around them. `None` for a chat
-/// that the base cannot learn.
+/// Tokens of a record's text; of a chat's messages and of a preference's parts, without what the template puts around
+/// them. `None` for a chat or a preference that the base cannot learn.
 fn count(text: &BaseText, row: &Selected, body: &str) -> Result<Option<u64>, DatasetError> {
-    if !row.chat {
-        return Ok(Some(text.encode(body)?.len() as u64));
-    }
     let failed = |source| DatasetError::Chat { record: row.id, source };
-    let chat = messages(body).map_err(failed)?;
-    match text.chat(&chat) {
-        Ok(_) => {}
-        Err(TemplateError::Injection { .. } | TemplateError::NoAnswer) => return Ok(None),
+    let (learnable, parts) = match row.kind {
+        Kind::Chat => {
+            let chat = messages(body).map_err(failed)?;
+            (text.chat(&chat).map(drop), chat.into_iter().map(|message| message.content).collect())
+        }
+        Kind::Preference => {
+            let pair = pair(body).map_err(failed)?;
+            let learnable = text.answers(&pair).map(drop);
+            let parts: Vec<String> = match pair {
+                Pair::Text { prompt, chosen, rejected } => vec![prompt, chosen, rejected],
+                Pair::Chat { prompt, chosen, rejected } => {
+                    let all = prompt.into_iter().chain(chosen).chain(rejected);
+                    all.map(|message| message.content).collect()
+                }
+            };
+            (learnable, parts)
+        }
+        _ => return Ok(Some(text.encode(body)?.len() as u64)),
+    };
+    match learnable {
+        Ok(()) => {}
+        Err(TemplateError::Injection { .. } | TemplateError::NoAnswer | TemplateError::Same) => {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error)),
     }
-    let lengths = chat.iter().map(|message| Ok(text.encode(&message.content)?.len() as u64));
+    let lengths = parts.iter().map(|part: &String| Ok(text.encode(part)?.len() as u64));
     lengths.sum::<Result<u64, DatasetError>>().map(Some)
 }

@@ -15,6 +15,11 @@ impl Saving {
         Self { bits, bytes: loss.bytes as f64 }
     }
 
+    /// A record of which a share is asked rather than bits.
+    pub(crate) fn share(right: f64) -> Self {
+        Self { bits: right, bytes: 1.0 }
+    }
+
     /// Bits lost instead.
     pub(crate) fn reversed(self) -> Self {
         Self { bits: -self.bits, ..self }

@@ -8,8 +8,8 @@ mod bootstrap;
 use std::collections::{BTreeMap, BTreeSet};
 
 use moat_contracts::{
-    DatasetId, DocumentLoss, EdgeDifference, EdgeReport, EvaluateRecipe, ForgettingReport, RecordId,
-    SourceEdge,
+    AnswerLosses, DatasetId, DocumentLoss, EdgeDifference, EdgeReport, EvaluateRecipe, ForgettingReport,
+    PreferenceReport, RecordId, SourceEdge,
 };
 
 use crate::bootstrap::{Saving, interval};
@@ -34,6 +34,9 @@ pub enum EdgeError {
 /// The intervals are percentile intervals of a paired bootstrap (Efron 1979; Koehn 2004): records are drawn with
 /// replacement, both models' losses of a record always together. Records of which no byte was predicted count for
 /// nothing.
+///
+/// Of preferences the bits per byte are those of the chosen answers, which is not what such a run is trained for: its edge is
+/// that tuning raised the chosen answer above the rejected one more often than chance.
 ///
 /// # Errors
 /// [`EdgeError`] where there is nothing to report, or a loss is no number.
@@ -73,9 +76,26 @@ pub fn report(
         tuned: sums.tuned,
         lost: interval(&lost, recipe.resamples, recipe.confidence, seed),
     };
-    let has_edge = all.edge.is_some_and(|edge| edge.low > 0.0);
+    let answers: Vec<AnswerLosses> = held_out.iter().filter_map(|loss| loss.answers).collect();
+    let preference = (!answers.is_empty()).then(|| preference_of(&answers, recipe, seed));
+    let has_edge = match preference {
+        Some(preference) => preference.interval.is_some_and(|interval| interval.low > 0.5),
+        None => all.edge.is_some_and(|edge| edge.low > 0.0),
+    };
     let (confidence, resamples) = (recipe.confidence, recipe.resamples);
-    Ok(EdgeReport { dataset, confidence, resamples, all, sources, forgetting, has_edge })
+    Ok(EdgeReport { dataset, confidence, resamples, all, sources, forgetting, preference, has_edge })
+}
+
+fn preference_of(answers: &[AnswerLosses], recipe: &EvaluateRecipe, seed: u64) -> PreferenceReport {
+    let pairs = answers.len() as f64;
+    let right = |answers: &AnswerLosses| f64::from(u8::from(answers.margin() > 0.0));
+    let accuracy = answers.iter().map(right).sum::<f64>() / pairs;
+    let margin = answers.iter().map(AnswerLosses::margin).sum::<f64>() / pairs;
+    let interval = (answers.len() >= MIN_RECORDS).then(|| {
+        let shares: Vec<Saving> = answers.iter().map(|answers| Saving::share(right(answers))).collect();
+        interval(&shares, recipe.resamples, recipe.confidence, seed)
+    });
+    PreferenceReport { pairs: answers.len() as u64, accuracy, interval, margin }
 }
 
 /// How much better the later of two tuned models is, on the records that both were measured on; none where these are fewer
@@ -142,7 +162,7 @@ fn edge_of(losses: &[&DocumentLoss], recipe: &EvaluateRecipe, seed: u64) -> Sour
 mod tests {
     use std::f64::consts::LN_2;
 
-    use moat_contracts::{DatasetId, Digest, DocumentLoss, EvaluateRecipe, RecordId};
+    use moat_contracts::{AnswerLosses, DatasetId, Digest, DocumentLoss, EvaluateRecipe, RecordId};
 
     use super::{EdgeError, difference, report};
 
@@ -153,6 +173,7 @@ mod tests {
             bytes,
             base_nats: base_bits * LN_2,
             tuned_nats: tuned_bits * LN_2,
+            answers: None,
         }
     }
 
@@ -253,6 +274,29 @@ mod tests {
             later.iter().map(|loss| DocumentLoss { base_nats: 0.5 * LN_2, ..loss.clone() }).collect();
         let found = difference(&earlier, &better, &recipe, 1).unwrap();
         assert!(near(found.edge.value, -1.0) && near(found.saved.value, 0.5));
+    }
+
+    #[test]
+    fn preferences_are_judged_by_how_often_the_chosen_answer_gains() {
+        let passages = [loss("general", 1, 1.0, 1.0)];
+        let recipe = EvaluateRecipe { resamples: 20_000, confidence: 0.95 };
+        let of = |right: usize| {
+            let pair = |n: usize| {
+                // The chosen answer becomes less likely, the rejected one by more where tuning is right.
+                let rejected = if n < right { 6.0 } else { 4.0 };
+                let answers = AnswerLosses { chosen: [3.0, 4.0], rejected: [4.0, rejected] };
+                DocumentLoss { answers: Some(answers), ..loss("s", 1, 1.0, 2.0) }
+            };
+            report(dataset(), &(0..10).map(pair).collect::<Vec<_>>(), &passages, &recipe, 3).unwrap()
+        };
+        let even = of(5);
+        let figures = even.preference.unwrap();
+        assert!(near(figures.accuracy, 0.5) && near(figures.margin, 0.0) && figures.pairs == 10);
+        let interval = figures.interval.unwrap();
+        assert!(near(interval.low, 0.2) && near(interval.high, 0.8) && !even.has_edge, "{interval:?}");
+        // Better at what it was trained for, though its chosen answers cost more bits.
+        let good = of(10);
+        assert!(good.has_edge && good.all.edge.unwrap().high < 0.0);
     }
 
     #[test]

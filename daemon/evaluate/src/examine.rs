@@ -1,12 +1,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use moat_contracts::{DocumentLoss, EvaluateJob, Example};
+use moat_contracts::{AnswerLosses, DocumentLoss, EvaluateJob, Example, Kind};
 use moat_template::BaseText;
 use moat_tensor::IGNORE;
 
 use crate::pair::Pair;
-use crate::score::{Window, batch, scored};
+use crate::score::{Scored, Window, batch, scored, scored_answers};
 use crate::{EvaluateError, passages};
 
 /// Tokens that go through a model at once, unless one window is longer: enough to fill the cores, few enough that
@@ -82,23 +82,34 @@ impl Examiner {
     /// Measures as many of the first examples as fill a batch, at least one.
     fn group(&mut self, examples: &[Example]) -> Result<Vec<DocumentLoss>, EvaluateError> {
         let mut losses: Vec<DocumentLoss> = Vec::new();
-        // Whose each window is.
-        let (mut windows, mut owners): (Vec<Window>, Vec<usize>) = (Vec::new(), Vec::new());
+        // Whose each window is, and whether it is of a rejected answer.
+        let (mut windows, mut owners): (Vec<Window>, Vec<(usize, bool)>) = (Vec::new(), Vec::new());
         let mut tokens = 0;
         for example in examples {
-            let scored = scored(&self.text, example)
-                .map_err(|source| EvaluateError::Example { record: example.record, source })?;
-            for window in scored.windows(self.length) {
-                tokens += window.tokens.len();
-                windows.push(window);
-                owners.push(losses.len());
-            }
+            let failed = |source| EvaluateError::Example { record: example.record, source };
+            let mut add = |scored: &Scored, rejected| {
+                for window in scored.windows(self.length) {
+                    tokens += window.tokens.len();
+                    windows.push(window);
+                    owners.push((losses.len(), rejected));
+                }
+                scored.bytes
+            };
+            let (bytes, answers) = if example.kind == Kind::Preference {
+                let [chosen, rejected] = scored_answers(&self.text, &example.body).map_err(failed)?;
+                let bytes = add(&chosen, false);
+                add(&rejected, true);
+                (bytes, Some(AnswerLosses::default()))
+            } else {
+                (add(&scored(&self.text, example).map_err(failed)?, false), None)
+            };
             losses.push(DocumentLoss {
                 record: example.record,
                 source: example.source.clone(),
-                bytes: scored.bytes,
+                bytes,
                 base_nats: 0.0,
                 tuned_nats: 0.0,
+                answers,
             });
             if tokens >= BATCH_TOKENS {
                 break;
@@ -110,16 +121,28 @@ impl Examiner {
             let batch = batch(&windows[from..to]);
             let [base, tuned] = self.pair.losses(&batch)?;
             for (segment, owner) in batch.segments.windows(2).zip(&owners[from..to]) {
-                let loss = &mut losses[*owner];
+                let (owner, rejected) = *owner;
+                let DocumentLoss { base_nats, tuned_nats, answers, .. } = &mut losses[owner];
                 for row in (segment[0]..segment[1]).filter(|row| batch.targets[*row] != IGNORE) {
-                    loss.base_nats += f64::from(base[row]);
-                    loss.tuned_nats += f64::from(tuned[row]);
+                    let nats = [f64::from(base[row]), f64::from(tuned[row])];
+                    if let Some(answers) = answers {
+                        let side = if rejected { &mut answers.rejected } else { &mut answers.chosen };
+                        side.iter_mut().zip(nats).for_each(|(sum, nats)| *sum += nats);
+                        // What ends an answer has no bytes.
+                        if rejected || self.text.stops().contains(&batch.targets[row]) {
+                            continue;
+                        }
+                    }
+                    *base_nats += nats[0];
+                    *tuned_nats += nats[1];
                 }
             }
             from = to;
         }
         for loss in &losses {
-            for (nats, model) in [(loss.base_nats, "base"), (loss.tuned_nats, "tuned")] {
+            let [base, tuned] = loss.answers.map(|answers| answers.rejected).unwrap_or_default();
+            let sums = [(loss.base_nats + base, "base"), (loss.tuned_nats + tuned, "tuned")];
+            for (nats, model) in sums {
                 if !nats.is_finite() {
                     return Err(EvaluateError::NotFinite { record: loss.record, model });
                 }

@@ -1,4 +1,4 @@
-use moat_contracts::{Digest, Example, RecordId, Split};
+use moat_contracts::{Digest, Example, Kind, RecordId, Split};
 use serde::Deserialize;
 
 use crate::EvaluateError;
@@ -27,7 +27,7 @@ pub fn passages() -> Result<Vec<Example>, EvaluateError> {
                 serde_json::from_str(line).map_err(|_| EvaluateError::Passage(index + 1))?;
             let record = RecordId(Digest::of_parts(&[name.as_bytes(), b"\0", text.as_bytes()]));
             let source = FORGETTING.to_owned();
-            Ok(Example { record, source, split: Split::HeldOut, chat: false, body: text })
+            Ok(Example { record, source, split: Split::HeldOut, kind: Kind::Prose, body: text })
         })
         .collect()
 }

@@ -1,5 +1,5 @@
-use moat_contracts::Example;
-use moat_template::{BaseText, TemplateError, Turns, messages};
+use moat_contracts::{Example, Kind};
+use moat_template::{BaseText, Chat, Message, Pair, TemplateError, Turns, messages, pair};
 use moat_tensor::{Batch, IGNORE};
 
 /// A record as tokens, with the tokens that count.
@@ -15,9 +15,9 @@ pub(crate) struct Scored {
 ///
 /// - Of a text every token counts, the first too where the base wants a start token before it; otherwise its bytes are
 ///   left out with it. The end token does not count: it has no bytes.
-/// - Of a chat the answers count that training would learn, without the tokens that end them.
+/// - Of a chat the answers count that training would learn, all turns of them, without the tokens that end them.
 pub(crate) fn scored(text: &BaseText, example: &Example) -> Result<Scored, TemplateError> {
-    if example.chat {
+    if example.kind == Kind::Chat {
         return scored_chat(text, &example.body);
     }
     let ranges = text.encode_ranges(&example.body)?;
@@ -37,13 +37,33 @@ pub(crate) fn scored(text: &BaseText, example: &Example) -> Result<Scored, Templ
 fn scored_chat(text: &BaseText, body: &str) -> Result<Scored, TemplateError> {
     let messages = messages(body)?;
     let chat = text.chat(&messages)?;
-    let answers = messages.iter().rev().filter(|message| message.role == "assistant");
+    let answers = messages.iter().rev().filter(|message| message.is_learnt());
     let learnt = if chat.turns == Turns::Last { 1 } else { usize::MAX };
     let bytes = answers.take(learnt).map(|message| message.content.len() as u64).sum();
     let ends = text.stops();
     let pairs = chat.tokens.iter().zip(&chat.answer).enumerate();
     let counts = pairs.map(|(index, (token, answer))| index > 0 && *answer && !ends.contains(token));
     Ok(Scored { counts: counts.collect(), bytes, tokens: chat.tokens })
+}
+
+/// Both answers of a preference, the chosen one first, each after its prompt. The tokens that end them count as well, as they
+/// do where they are learnt; the bytes are those of the answers alone.
+pub(crate) fn scored_answers(text: &BaseText, body: &str) -> Result<[Scored; 2], TemplateError> {
+    let pair = pair(body)?;
+    let said = |messages: &[Message]| {
+        let answers = messages.iter().filter(|message| message.is_learnt());
+        answers.map(|message| message.content.len() as u64).sum::<u64>()
+    };
+    let bytes = match &pair {
+        Pair::Text { chosen, rejected, .. } => [chosen.len() as u64, rejected.len() as u64],
+        Pair::Chat { chosen, rejected, .. } => [said(chosen), said(rejected)],
+    };
+    let [chosen, rejected] = text.answers(&pair)?;
+    let scored = |chat: Chat, bytes| {
+        let counts = chat.answer.iter().enumerate().map(|(index, answer)| index > 0 && *answer);
+        Scored { counts: counts.collect(), tokens: chat.tokens, bytes }
+    };
+    Ok([scored(chosen, bytes[0]), scored(rejected, bytes[1])])
 }
 
 /// A stretch of one record that is scored at once.

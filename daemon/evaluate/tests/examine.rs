@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use moat_contracts::{
-    Architecture, Digest, DocumentLoss, EvaluateJob, Example, Frozen, RecordId, RunKey, RunPart, Split,
+    Architecture, Digest, DocumentLoss, EvaluateJob, Example, Frozen, Kind, RecordId, RunKey, RunPart, Split,
 };
 use moat_evaluate::{EvaluateError, FORGETTING, Measured, examine, passages};
 use moat_template::BaseText;
@@ -75,7 +75,8 @@ impl Site {
 
 fn example(body: &str, chat: bool) -> Example {
     let record = RecordId(Digest::of(body.as_bytes()));
-    Example { record, source: "docs".to_owned(), split: Split::HeldOut, chat, body: body.to_owned() }
+    let kind = if chat { Kind::Chat } else { Kind::Prose };
+    Example { record, source: "docs".to_owned(), split: Split::HeldOut, kind, body: body.to_owned() }
 }
 
 /// Nats of tokens `wanted` of one sequence, out of its logits.

@@ -7,16 +7,44 @@ use serde_json::{Map, Value};
 
 use crate::clean::clean;
 use crate::language::natural;
-use crate::{ExtractError, Writer};
+use crate::{ExtractError, Writer, preference};
 
 /// Keys under which a line keeps its text, in the order of preference.
 const TEXT_KEYS: [&str; 3] = ["text", "content", "body"];
 
 /// One message as a chat's body holds it.
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'a str,
-    content: String,
+#[derive(Serialize, PartialEq)]
+pub(crate) struct Message {
+    pub(crate) role: String,
+    pub(crate) content: String,
+    /// Whether it is learnt where its role is; written only where it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(serialize_with = "not")]
+    #[serde(rename = "train")]
+    pub(crate) masked: bool,
+}
+
+/// `"train": false` for what is masked.
+fn not<S: serde::Serializer>(masked: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(!masked)
+}
+
+/// What an object of a document turns into.
+pub(crate) enum Found {
+    /// A text of this kind, with its language.
+    Text(Kind, String, Option<String>),
+    /// Meant to be one, but it cannot be followed; why.
+    Fault(&'static str),
+    /// Nothing that is known.
+    Nothing,
+}
+
+/// A chat or a preference, where an object is one.
+pub(crate) fn known(value: &Map<String, Value>) -> Found {
+    match preference::preference(value) {
+        Found::Nothing => chat(value),
+        found => found,
+    }
 }
 
 /// A whole file: one chat, one document kept as it stands, or JSON Lines under another name.
@@ -26,10 +54,11 @@ pub(crate) fn document(text: String, out: &mut Writer) -> Result<(), ExtractErro
     }
     // Reading without building anything has no depth limit and needs no memory.
     let Err(error) = serde_json::from_str::<IgnoredAny>(&text) else {
-        let chat = serde_json::from_str(&text).ok().and_then(|value: Map<String, Value>| chat(&value));
-        match chat {
-            Some((body, language)) => out.push(Kind::Chat, 1, body, language),
-            None => out.push(Kind::Json, 1, text, None),
+        let value: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
+        match value.map_or(Found::Nothing, |value| known(&value)) {
+            Found::Text(kind, body, language) => out.push(kind, 1, body, language),
+            Found::Fault(what) => return Err(ExtractError::Damaged { line: 1, what: what.to_owned() }),
+            Found::Nothing => out.push(Kind::Json, 1, text, None),
         }
         return Ok(());
     };
@@ -68,9 +97,19 @@ pub(crate) fn lines(text: &str, out: &mut Writer) -> Result<(), ExtractError> {
         good += 1;
         // What nests too deep for a value is kept as it stands.
         let value = serde_json::from_str::<Map<String, Value>>(line).unwrap_or_default();
-        if let Some((body, language)) = chat(&value) {
-            out.push(Kind::Chat, number, body, language);
-        } else if let Some(body) = TEXT_KEYS.iter().find_map(|key| value.get(*key)?.as_str()) {
+        match known(&value) {
+            Found::Text(kind, body, language) => {
+                out.push(kind, number, body, language);
+                continue;
+            }
+            // As plain JSON it would teach what its owner marked as not to be learnt.
+            Found::Fault(what) => {
+                out.fault(number, what);
+                continue;
+            }
+            Found::Nothing => {}
+        }
+        if let Some(body) = TEXT_KEYS.iter().find_map(|key| value.get(*key)?.as_str()) {
             let body = clean(body.to_owned());
             let language = natural(&body);
             out.push(Kind::Prose, number, body, language);
@@ -84,27 +123,64 @@ pub(crate) fn lines(text: &str, out: &mut Writer) -> Result<(), ExtractError> {
     }
 }
 
-/// The body and language of an object whose `messages` all have a role and a text. A message whose content is a list
-/// of text parts counts; one with a picture or a tool call makes no chat, for its text alone would teach nonsense.
-fn chat(value: &Map<String, Value>) -> Option<(String, Option<String>)> {
-    let messages = value.get("messages")?.as_array().filter(|messages| !messages.is_empty())?;
-    let messages = messages
-        .iter()
-        .map(|message| {
-            let role = message.get("role")?.as_str()?;
-            let content = match message.get("content")? {
-                Value::String(content) => content.clone(),
-                Value::Array(parts) => {
-                    parts.iter().map(|part| part.get("text")?.as_str()).collect::<Option<Vec<_>>>()?.concat()
-                }
-                _ => return None,
-            };
-            Some(Message { role, content: clean(content) })
-        })
-        .collect::<Option<Vec<_>>>()?;
+/// An object whose `messages` all have a role and a text is a chat.
+fn chat(value: &Map<String, Value>) -> Found {
+    let Some(messages) = value.get("messages").and_then(messages) else { return Found::Nothing };
+    let messages = match messages {
+        Ok(messages) => messages,
+        Err(what) => return Found::Fault(what),
+    };
     let said: String = messages.iter().flat_map(|message| [message.content.as_str(), "\n"]).collect();
     // Escapes were undone and the parts cleaned, and no quote combines with a letter: the body is clean as well.
-    Some((clean(serde_json::to_string(&messages).ok()?), natural(&said)))
+    match serde_json::to_string(&messages) {
+        Ok(body) => Found::Text(Kind::Chat, clean(body), natural(&said)),
+        Err(_) => Found::Nothing,
+    }
+}
+
+/// Messages of which each has a role and a text. One whose content is a list of text parts counts; where one has a picture or
+/// a tool call there are none, for its text alone would teach nonsense. An error where a mask cannot be followed.
+pub(crate) fn messages(value: &Value) -> Option<Result<Vec<Message>, &'static str>> {
+    let list = value.as_array().filter(|list| !list.is_empty())?;
+    let mut messages = Vec::with_capacity(list.len());
+    for message in list {
+        let role = message.get("role")?.as_str()?.to_owned();
+        let content = match message.get("content")? {
+            Value::String(content) => content.clone(),
+            Value::Array(parts) => {
+                parts.iter().map(|part| part.get("text")?.as_str()).collect::<Option<Vec<_>>>()?.concat()
+            }
+            _ => return None,
+        };
+        match masked(message, &role) {
+            Ok(masked) => messages.push(Message { role, content: clean(content), masked }),
+            Err(what) => return Some(Err(what)),
+        }
+    }
+    Some(Ok(messages))
+}
+
+/// Whether a message says that it is not to be learnt: by `train`, as axolotl reads it, or by `weight`, as OpenAI does.
+fn masked(message: &Value, role: &str) -> Result<bool, &'static str> {
+    let learnt = |key: &str| match message.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(learnt)) => Ok(Some(*learnt)),
+        Some(Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(Some(false)),
+        Some(Value::Number(number)) if number.as_f64() == Some(1.0) => Ok(Some(true)),
+        Some(_) => Err("a message's train must be true or false, and its weight 0 or 1"),
+    };
+    let said = match (learnt("train")?, learnt("weight")?) {
+        (Some(train), Some(weight)) if train != weight => {
+            return Err("a message's train and weight contradict each other");
+        }
+        (train, weight) => train.or(weight),
+    };
+    match said {
+        Some(true) if role != "assistant" => {
+            Err("a message that is not the assistant's says that it is to be learnt: only answers are")
+        }
+        said => Ok(role == "assistant" && said == Some(false)),
+    }
 }
 
 /// A sentence on a syntax error; the parser's own could quote the document.

@@ -10,6 +10,7 @@ mod html;
 mod json;
 mod language;
 mod markup;
+mod preference;
 mod table;
 
 use moat_contracts::{Kind, Skip, Text, TextFault};

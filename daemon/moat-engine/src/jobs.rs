@@ -59,7 +59,7 @@ fn with_memory(mut job: TrainJob, allowed: u64) -> TrainJob {
 
 /// The examples that follow a job as tokens; or else its last word.
 fn corpus(link: &mut Link, job: &TrainJob) -> Result<Corpus, Box<FromEngine>> {
-    let mut intake = Intake::new(job.base.as_ref(), job.recipe.train.method).map_err(failed)?;
+    let mut intake = Intake::for_recipe(job.base.as_ref(), &job.recipe).map_err(failed)?;
     match examples(link, |example| intake.add(example)) {
         Ok(true) => {}
         Ok(false) => return Err(Box::new(FromEngine::Stopped)),

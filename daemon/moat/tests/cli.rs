@@ -112,6 +112,7 @@ fn a_step() -> Reply {
         memory: 1 << 20,
         seconds_left: 9.0,
         cores: 1.0,
+        pairs: None,
     };
     Reply::Update(Update::Run { run: "demo-1".to_owned(), progress })
 }

@@ -1,5 +1,5 @@
 use moat_catalog::Catalog;
-use moat_contracts::{Dataset, Example, Kind, Split};
+use moat_contracts::{Dataset, Example, Split};
 use moat_protocol::engine::ToEngine;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
@@ -63,6 +63,5 @@ fn example(catalog: &Catalog, entry: &moat_contracts::DatasetEntry) -> Result<Ex
     let found = catalog.text_and_kind(entry.record)?;
     let (body, kind) =
         found.ok_or_else(|| Failure::internal(format!("the text of record {} is missing", entry.record)))?;
-    let chat = kind == Kind::Chat;
-    Ok(Example { record: entry.record, source: entry.source.clone(), split: entry.split, chat, body })
+    Ok(Example { record: entry.record, source: entry.source.clone(), split: entry.split, kind, body })
 }

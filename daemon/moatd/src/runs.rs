@@ -520,7 +520,7 @@ impl Told {
                     return Ok(());
                 }
             }
-            Progress::Validated { step, loss, gain } => {
+            Progress::Validated { step, loss, gain, .. } => {
                 self.validations.push(ValidationRow { step, loss, gain });
                 return Ok(());
             }

@@ -23,7 +23,14 @@ pub fn card(facts: &Export<'_>) -> String {
         Method::Full => "`model/` is the base with all its weights trained further.".to_owned(),
     };
     let what = what + &precision(facts);
-    let verdict = if edge.has_edge {
+    let verdict = if let Some(preference) = &edge.preference {
+        let (share, pairs) = (preference.accuracy * 100.0, preference.pairs);
+        let word = if edge.has_edge { "" } else { "**This run shows no edge**: " };
+        format!(
+            "{word}On {pairs} held-back preferences it raises the chosen answer above the rejected one, against its base, \
+             in {share:.1}%; a half is chance."
+        )
+    } else if edge.has_edge {
         format!(
             "On held-back records it needs fewer bits than its base: the whole {} lies above 0.",
             interval(facts)

@@ -99,6 +99,7 @@ fn run(has_edge: bool) -> Run {
                 ("mail".to_owned(), SourceEdge { edge: None, ..source }),
             ]),
             forgetting,
+            preference: None,
             has_edge,
         },
     }

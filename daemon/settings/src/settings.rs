@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use moat_contracts::{
-    DecayGroup, DecayShape, Frozen, Kind, OptimizerState, Precision, Protection, Recipe, Rules, Schedule,
+    DecayGroup, DecayShape, Frozen, Kind, LearntTurns, Objective, OptimizerState, Precision, Protection,
+    Recipe, Rules, Schedule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -432,6 +433,10 @@ pub(crate) fn example_recipe() -> Recipe {
     recipe.train.frozen = Frozen::Int8;
     recipe.train.precision = Precision::Int8;
     recipe.train.start_from.push('-');
+    recipe.train.objective = Objective::Dpo;
+    recipe.train.turns = LearntTurns::Last;
+    recipe.train.fim = 0.5;
+    recipe.dpo.beta = 0.2;
     recipe.validation.patience = 1;
     recipe.lora.rank_stabilized = true;
     recipe.lora.decomposed = true;

@@ -11,17 +11,29 @@ pub struct Message {
     pub role: String,
     /// What was said.
     pub content: String,
+    /// Whether it is learnt, if it is an answer.
+    #[serde(default = "learnt", rename = "train")]
+    pub learnt: bool,
+}
+
+const fn learnt() -> bool {
+    true
 }
 
 impl Message {
     /// A user's message.
     pub fn user(content: &str) -> Self {
-        Self { role: "user".to_owned(), content: content.to_owned() }
+        Self { role: "user".to_owned(), content: content.to_owned(), learnt: true }
     }
 
     /// The model's message.
     pub fn assistant(content: &str) -> Self {
-        Self { role: "assistant".to_owned(), content: content.to_owned() }
+        Self { role: "assistant".to_owned(), content: content.to_owned(), learnt: true }
+    }
+
+    /// Whether the model is to learn to say it.
+    pub fn is_learnt(&self) -> bool {
+        self.learnt && self.role == "assistant"
     }
 }
 
@@ -31,6 +43,46 @@ impl Message {
 /// [`TemplateError::Messages`], which does not quote the body.
 pub fn messages(body: &str) -> Result<Vec<Message>, TemplateError> {
     serde_json::from_str(body).map_err(|_| TemplateError::Messages)
+}
+
+/// Leaves the last of a chat's answers that are learnt, and the others as context.
+pub fn only_last(messages: &mut [Message]) {
+    let last = messages.iter().rposition(Message::is_learnt);
+    for (index, message) in messages.iter_mut().enumerate() {
+        message.learnt = Some(index) == last;
+    }
+}
+
+/// Two answers to one prompt: the body of a preference.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Pair {
+    /// Plain texts: what follows the prompt is learnt.
+    Text {
+        /// What both answers answer.
+        prompt: String,
+        /// The better answer.
+        chosen: String,
+        /// The worse one.
+        rejected: String,
+    },
+    /// Messages: the assistant's after the prompt are learnt.
+    Chat {
+        /// What both answers answer.
+        prompt: Vec<Message>,
+        /// The better answer.
+        chosen: Vec<Message>,
+        /// The worse one.
+        rejected: Vec<Message>,
+    },
+}
+
+/// Reads the body of a preference record.
+///
+/// # Errors
+/// [`TemplateError::Preference`], which does not quote the body.
+pub fn pair(body: &str) -> Result<Pair, TemplateError> {
+    serde_json::from_str(body).map_err(|_| TemplateError::Preference)
 }
 
 /// Which of a chat's answers can be learnt as they would be given.
@@ -55,7 +107,39 @@ pub struct Chat {
 }
 
 impl BaseText {
-    /// A chat as training sees it: its tokens, and which of them the model is to write.
+    /// Both answers of a preference as training sees them, the chosen one first: the prompt with the answer, and which
+    /// tokens belong to the answer, with the one that ends it.
+    ///
+    /// # Errors
+    /// As [`BaseText::chat`]; [`TemplateError::Same`] where the base reads both answers alike.
+    pub fn answers(&self, pair: &Pair) -> Result<[Chat; 2], TemplateError> {
+        let [chosen, rejected] = match pair {
+            Pair::Text { prompt, chosen, rejected } => {
+                [chosen, rejected].map(|text| self.continued(prompt, text))
+            }
+            Pair::Chat { prompt, chosen, rejected } => [chosen, rejected].map(|answer| {
+                let context = prompt.iter().map(|message| Message { learnt: false, ..message.clone() });
+                self.chat(&context.chain(answer.iter().cloned()).collect::<Vec<_>>())
+            }),
+        };
+        let (chosen, rejected) = (chosen?, rejected?);
+        if chosen.tokens == rejected.tokens {
+            return Err(TemplateError::Same);
+        }
+        Ok([chosen, rejected])
+    }
+
+    /// A text after a prompt, with the base's start and end tokens. A token in which both meet is the answer's.
+    fn continued(&self, prompt: &str, answer: &str) -> Result<Chat, TemplateError> {
+        let ranges = self.encode_ranges(&format!("{prompt}{answer}"))?;
+        let start = self.start().into_iter().map(|token| (token, false));
+        let text = ranges.into_iter().map(|(token, range)| (token, range.end > prompt.len()));
+        let (tokens, answer) = start.chain(text).chain([(self.end(), true)]).unzip();
+        Ok(Chat { tokens, answer, turns: Turns::All })
+    }
+
+    /// A chat as training sees it: its tokens, and which of them the model is to write. Answers that are not to be learnt
+    /// are context.
     ///
     /// What the template marks by `{% generation %}` is taken; without marks, an answer is what stands between the
     /// prompt that the model would have seen and the end of its turn.
@@ -65,14 +149,14 @@ impl BaseText {
     /// [`TemplateError::Prefix`] where even the last answer's prompt differs, [`TemplateError::NoStop`].
     pub fn chat(&self, messages: &[Message]) -> Result<Chat, TemplateError> {
         self.no_injection(messages)?;
-        let last = messages.iter().rposition(|message| message.role == "assistant");
+        let last = messages.iter().rposition(Message::is_learnt);
         let last = last.ok_or(TemplateError::NoAnswer)?;
         // What follows the last answer teaches nothing, and may change how the template writes that answer.
         let messages = &messages[..=last];
         let template = self.template().ok_or(TemplateError::NoTemplate)?;
         let rendered = template.render(messages, false)?;
         let (spans, turns) = if template.is_marked() {
-            (rendered.marked.clone(), Turns::All)
+            (marked(&rendered.marked, messages)?, Turns::All)
         } else {
             self.unmarked_spans(messages, last, &rendered.text)?
         };
@@ -158,7 +242,7 @@ impl BaseText {
         };
         let final_span = span(last)?.ok_or(TemplateError::Prefix { index: last })?;
         let mut spans = Vec::new();
-        let answers = messages.iter().enumerate().filter(|(_, message)| message.role == "assistant");
+        let answers = messages.iter().enumerate().filter(|(_, message)| message.is_learnt());
         for (index, _) in answers {
             match span(index)? {
                 Some(span) => spans.push(span),
@@ -177,4 +261,17 @@ impl BaseText {
         }
         Ok(())
     }
+}
+
+/// Of what a template marks, what is to be learnt. Where an answer is not, marks and answers must be as many.
+fn marked(spans: &[Range<usize>], messages: &[Message]) -> Result<Vec<Range<usize>>, TemplateError> {
+    let answers: Vec<&Message> = messages.iter().filter(|message| message.role == "assistant").collect();
+    if answers.iter().all(|answer| answer.learnt) {
+        return Ok(spans.to_vec());
+    }
+    if spans.len() != answers.len() {
+        return Err(TemplateError::Marks);
+    }
+    let learnt = spans.iter().zip(answers).filter(|(_, answer)| answer.learnt);
+    Ok(learnt.map(|(span, _)| span.clone()).collect())
 }

@@ -57,8 +57,19 @@ pub enum TemplateError {
     #[error("a chat is no JSON array of objects with the texts `role` and `content`")]
     Messages,
     /// A chat that nothing can be learnt from.
-    #[error("a chat holds no message of the role `assistant`")]
+    #[error("a chat holds no message of the role `assistant` that is to be learnt")]
     NoAnswer,
+    /// Answers that are not to be learnt, and marks that do not tell which they are.
+    #[error(
+        "the chat template marks more or fewer stretches than there are answers, so that single answers cannot be left out: take the chat's masks out, or a template without `generation` marks"
+    )]
+    Marks,
+    /// The body of a preference record is no preference.
+    #[error("a preference is no JSON object of `prompt`, `chosen` and `rejected`")]
+    Preference,
+    /// Two answers that are one.
+    #[error("both answers of a preference are the same tokens")]
+    Same,
     /// A message that would be read as the end of a turn.
     #[error("message {index} holds the base's special token `{token}`, which would change the chat's turns")]
     Injection {

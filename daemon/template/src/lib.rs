@@ -11,6 +11,6 @@ mod error;
 mod template;
 
 pub use base::{BaseText, Pieces};
-pub use chat::{Chat, Message, Turns, messages};
+pub use chat::{Chat, Message, Pair, Turns, messages, only_last, pair};
 pub use error::TemplateError;
 pub use template::{Rendered, Template};

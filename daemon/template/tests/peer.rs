@@ -166,7 +166,7 @@ fn templates_of_other_families_teach_every_answer() {
         let said = |text: &str| base.encode(&format!("{space}{text}")).unwrap();
         assert_eq!(learnt, [said("so"), between, said("yes"), after].concat(), "{name}");
     }
-    let system = Message { role: "system".to_owned(), content: "be brief".to_owned() };
+    let system = Message { role: "system".to_owned(), content: "be brief".to_owned(), learnt: true };
     let chat = [system, Message::user("why"), Message::assistant("so")];
     let (_folder, base) = base_with(&template_of("alternating"));
     assert!(base.chat(&chat).unwrap_err().to_string().contains("no system here"));

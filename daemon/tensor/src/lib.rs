@@ -28,6 +28,7 @@ mod model;
 mod optimizer;
 mod parameters;
 mod pass;
+mod preference;
 mod quantized;
 mod random;
 mod rope;
@@ -50,6 +51,9 @@ pub use lora::{Lora, LoraShape};
 pub use model::Model;
 pub use optimizer::{AdamW, Gradients, Moments, Tuning, adamw, adamw_tuned};
 pub use parameters::{Parameter, Parameters};
-pub use pass::{LossSum, forward_backward, logits, merged_logits, token_losses};
+pub use pass::{
+    LossSum, forward_backward, forward_backward_pairs, logits, merged_logits, segment_losses, token_losses,
+};
+pub use preference::{PairLoss, Preference};
 pub use stored::StoredType;
 pub use weights::Weights;

@@ -3,6 +3,7 @@ use moat_contracts::Frozen;
 use crate::block::{Kept, Pass};
 use crate::kernels::{Cpu, Heads, Kernels, Matrix, MatrixMut, Spans};
 use crate::model::Index;
+use crate::preference::Preference;
 use crate::workspace::Workspace;
 use crate::{Batch, Float, Gradients, IGNORE, Lora, Model, Parameter, TensorError, Weights, rope, workers};
 
@@ -16,6 +17,52 @@ pub struct LossSum {
     pub nats: f64,
     /// Targets in the sum.
     pub tokens: u64,
+}
+
+/// What a pass over a batch is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Aim<'a> {
+    /// To learn every target, by this factor.
+    Targets(f64),
+    /// To learn which of each two neighbouring segments is the better answer, by this factor; the reference's summed loss
+    /// of each segment.
+    Pairs(Preference, f64, &'a [f64]),
+    /// To measure the segments of pairs.
+    Nothing,
+}
+
+impl Aim<'_> {
+    /// How many neighbouring segments belong together.
+    pub(crate) fn group(&self) -> usize {
+        match self {
+            Self::Pairs(..) | Self::Nothing => 2,
+            Self::Targets(_) => 1,
+        }
+    }
+
+    /// Of these segments of the batch.
+    pub(crate) fn part(&self, segments: std::ops::Range<usize>) -> Self {
+        match *self {
+            Self::Pairs(preference, scale, reference) => Aim::Pairs(preference, scale, &reference[segments]),
+            other => other,
+        }
+    }
+}
+
+/// What a pass found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Learnt {
+    pub(crate) loss: LossSum,
+    /// Summed loss of each segment, nats; empty where targets were learnt.
+    pub(crate) segments: Vec<f64>,
+}
+
+/// By what the gradient of a row's loss is multiplied.
+#[derive(Clone, Copy)]
+enum Scale<'a, F> {
+    All(F),
+    /// Each row of the batch by its own.
+    Rows(&'a [F]),
 }
 
 /// What the backward has of one block.
@@ -136,7 +183,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         x: &mut [F],
         rows: &[u32],
         batch: &Batch,
-        scale: F,
+        scale: Scale<'_, F>,
         gradients: &mut [Parameter<F>],
         workspace: &mut Workspace<F>,
     ) -> f64 {
@@ -150,7 +197,16 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
             self.kernels.gather(x, rows, hidden, &mut own);
             let mut logits = self.head(&own, workspace);
             let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
-            self.kernels.cross_entropy(&mut logits, &targets, self.logit_cap(), Some(scale), losses);
+            let all = match scale {
+                Scale::All(scale) => scale,
+                Scale::Rows(_) => F::ONE,
+            };
+            self.kernels.cross_entropy(&mut logits, &targets, self.logit_cap(), Some(all), losses);
+            if let Scale::Rows(scales) = scale {
+                for (row, logits) in rows.iter().zip(logits.chunks_mut(vocabulary)) {
+                    self.kernels.scale(logits, scales[*row as usize]);
+                }
+            }
             nats += losses.iter().map(|loss| loss.to_f64()).sum::<f64>();
 
             let (normed, scales) = self.norm(&own, self.index.norm, workspace);
@@ -177,14 +233,23 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
     fn learn(
         &self,
         batch: &Batch,
-        scale: F,
+        aim: Aim<'_>,
         recompute: bool,
         gradients: &mut [Parameter<F>],
         workspace: &mut Workspace<F>,
-    ) -> LossSum {
+    ) -> Learnt {
         let rows = trained(batch);
+        let tokens = rows.len() as u64;
         if rows.is_empty() {
-            return LossSum::default();
+            let segments = if matches!(aim, Aim::Targets(_)) { 0 } else { batch.segments.len() - 1 };
+            return Learnt { segments: vec![0.0; segments], ..Learnt::default() };
+        }
+        if matches!(aim, Aim::Nothing) {
+            let x = self.infer(&batch.tokens, workspace);
+            let segments = self.segment_sums(&x, &rows, batch, workspace);
+            workspace.give([x]);
+            let loss = LossSum { nats: segments.iter().sum(), tokens };
+            return Learnt { loss, segments };
         }
         let mut x = self.embed(&batch.tokens, workspace);
         let mut saved = Vec::with_capacity(self.index.blocks.len());
@@ -197,7 +262,20 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
             });
             x = output;
         }
-        let nats = self.learn_head(&mut x, &rows, batch, scale, gradients, workspace);
+        let (nats, segments) = match aim {
+            Aim::Pairs(preference, scale, reference) => {
+                // What an answer's gradient is multiplied by is known once both are measured, so the head comes twice.
+                let sums = self.segment_sums(&x, &rows, batch, workspace);
+                let scales = pair_scales(batch, preference, scale, &sums, reference);
+                let scales = Scale::Rows(&scales);
+                (self.learn_head(&mut x, &rows, batch, scales, gradients, workspace), sums)
+            }
+            Aim::Targets(scale) => {
+                let scale = Scale::All(F::from_f64(scale));
+                (self.learn_head(&mut x, &rows, batch, scale, gradients, workspace), Vec::new())
+            }
+            Aim::Nothing => (0.0, Vec::new()),
+        };
         for (layer, saved) in saved.into_iter().enumerate().rev() {
             let kept = match saved {
                 Saved::Whole(kept) => *kept,
@@ -210,8 +288,42 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
             self.kernels.scatter_add(&x, &batch.tokens, self.hidden(), &mut gradients[0].values);
         }
         workspace.give([x]);
-        LossSum { nats, tokens: rows.len() as u64 }
+        Learnt { loss: LossSum { nats, tokens }, segments }
     }
+
+    /// Summed loss of each segment, nats.
+    fn segment_sums(&self, x: &[F], rows: &[u32], batch: &Batch, workspace: &mut Workspace<F>) -> Vec<f64> {
+        let losses = self.losses(x, rows, batch, workspace);
+        let mut sums = vec![0.0; batch.segments.len() - 1];
+        let mut segment = 0;
+        for (row, loss) in rows.iter().zip(losses) {
+            while batch.segments[segment + 1] <= *row as usize {
+                segment += 1;
+            }
+            sums[segment] += loss.to_f64();
+        }
+        sums
+    }
+}
+
+/// What each row's gradient is multiplied by where segments are pairs.
+fn pair_scales<F: Float>(
+    batch: &Batch,
+    preference: Preference,
+    scale: f64,
+    sums: &[f64],
+    reference: &[f64],
+) -> Vec<F> {
+    let mut scales = vec![F::ZERO; batch.tokens.len()];
+    for ((ends, sums), reference) in
+        batch.segments.windows(3).step_by(2).zip(sums.chunks(2)).zip(reference.chunks(2))
+    {
+        let slopes = preference.slopes([sums[0], sums[1]], [reference[0], reference[1]]);
+        for (place, slope) in slopes.into_iter().enumerate() {
+            scales[ends[place]..ends[place + 1]].fill(F::from_f64(scale * slope));
+        }
+    }
+    scales
 }
 
 /// Rows that have a target.
@@ -242,24 +354,79 @@ pub fn forward_backward<F: Float>(
     if !gradients.parameters.fits(model.trainable()) {
         return Err(TensorError::Mismatch);
     }
-    let scale = F::from_f64(f64::from(scale));
-    if let Some(parts) = workers::parts(batch, &gradients.parameters) {
-        return workers::learn_parts(model, &parts, scale, recompute, gradients);
+    Ok(pass(model, batch, Aim::Targets(f64::from(scale)), recompute, gradients)?.loss)
+}
+
+/// The batch part by part on several cores where it has parts, or else whole.
+fn pass<F: Float>(
+    model: &Model<F>,
+    batch: &Batch,
+    aim: Aim<'_>,
+    recompute: bool,
+    gradients: &mut Gradients<F>,
+) -> Result<Learnt, TensorError> {
+    if let Some(parts) = workers::parts(batch, aim.group(), &gradients.parameters) {
+        return workers::learn_parts(model, &parts, aim, recompute, gradients);
     }
     let Gradients { parameters, workspace, .. } = gradients;
-    Ok(learn(model, batch, scale, recompute, parameters.list_mut(), workspace))
+    Ok(learn(model, batch, aim, recompute, parameters.list_mut(), workspace))
+}
+
+/// Adds `scale` times the gradient of the summed [`Preference::loss`] of a batch's pairs to `gradients`, and returns the
+/// summed negative log-likelihood of each segment, nats, before any change. Segments are pairs in their order, the chosen
+/// answer before the rejected one; `reference` holds what [`segment_losses`] gave of each under the reference.
+///
+/// The forward is done once, the head twice: logits are never whole, and an answer's factor is known after its last token.
+///
+/// # Errors
+/// As [`forward_backward`], and [`TensorError::Batch`] where segments are no pairs or the reference is not of them.
+pub fn forward_backward_pairs<F: Float>(
+    model: &Model<F>,
+    batch: &Batch,
+    reference: &[f64],
+    preference: Preference,
+    scale: f64,
+    recompute: bool,
+    gradients: &mut Gradients<F>,
+) -> Result<Vec<f64>, TensorError> {
+    batch.check(&model.weights.architecture)?;
+    if !gradients.parameters.fits(model.trainable()) {
+        return Err(TensorError::Mismatch);
+    }
+    let segments = batch.segments.len() - 1;
+    if segments % 2 != 0 || reference.len() != segments {
+        let found = format!("{segments} segments and {} sums of the reference are no pairs", reference.len());
+        return Err(TensorError::Batch(found));
+    }
+    Ok(pass(model, batch, Aim::Pairs(preference, scale, reference), recompute, gradients)?.segments)
+}
+
+/// Summed negative log-likelihood of each segment of a batch of pairs, nats, computed in the parts in which
+/// [`forward_backward_pairs`] computes it, so that it gives the same bits. The gradients stay; only their buffers are used.
+///
+/// They may be of another trainable than the model's, so that a base can be measured without its adapter.
+///
+/// # Errors
+/// What [`Batch::check`] finds.
+pub fn segment_losses<F: Float>(
+    model: &Model<F>,
+    batch: &Batch,
+    gradients: &mut Gradients<F>,
+) -> Result<Vec<f64>, TensorError> {
+    batch.check(&model.weights.architecture)?;
+    Ok(pass(model, batch, Aim::Nothing, false, gradients)?.segments)
 }
 
 /// The same of a batch that was checked, on the caller's cores together.
 pub(crate) fn learn<F: Float>(
     model: &Model<F>,
     batch: &Batch,
-    scale: F,
+    aim: Aim<'_>,
     recompute: bool,
     gradients: &mut [Parameter<F>],
     workspace: &mut Workspace<F>,
-) -> LossSum {
-    Pass::of_checked(model, batch).learn(batch, scale, recompute, gradients, workspace)
+) -> Learnt {
+    Pass::of_checked(model, batch).learn(batch, aim, recompute, gradients, workspace)
 }
 
 /// −ln p(target) in nats of every position, `[rows]`; 0 where the target is [`crate::IGNORE`].

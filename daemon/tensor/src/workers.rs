@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rayon::ThreadPoolBuilder;
 
-use crate::pass::learn;
+use crate::pass::{Aim, Learnt, learn};
 use crate::workspace::Workspace;
 use crate::{Batch, Float, Gradients, LossSum, Model, Parameters, TensorError};
 
@@ -24,13 +24,15 @@ pub(crate) struct Worker<F: Float> {
 }
 
 /// A batch's parts, where its gradient is to be computed part by part. They depend on the shapes alone, and so does the
-/// order in which they are added up: the gradient is the same on any number of cores.
-pub(crate) fn parts<F: Float>(batch: &Batch, trainable: &Parameters<F>) -> Option<Vec<Batch>> {
-    let lengths: Vec<usize> = batch.segments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+/// order in which they are added up: the gradient is the same on any number of cores. `group` neighbouring segments stay in
+/// one part.
+pub(crate) fn parts<F: Float>(batch: &Batch, group: usize, trainable: &Parameters<F>) -> Option<Vec<Batch>> {
+    let ends: Vec<usize> = batch.segments.iter().copied().step_by(group).collect();
+    let lengths: Vec<usize> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let mut segments = batch.segments.windows(2).map(|pair| pair[0]..pair[1]);
     let part = |(_, count): (usize, usize)| {
         let mut part: Option<Batch> = None;
-        for segment in segments.by_ref().take(count) {
+        for segment in segments.by_ref().take(group * count) {
             match &mut part {
                 Some(part) => part.append(batch, segment),
                 None => part = Some(batch.slice(segment)),
@@ -62,7 +64,7 @@ pub(crate) fn divided(lengths: &[usize], trainable: u64) -> Option<Vec<(usize, u
 /// The sum whose turn it is to grow by a part.
 struct Sum<'a, F: Float> {
     gradients: &'a mut Parameters<F>,
-    loss: LossSum,
+    learnt: Learnt,
     /// The part that comes next.
     next: usize,
     /// Whether a worker panicked, so that nobody waits for it.
@@ -79,15 +81,18 @@ impl<'a, F: Float> Turns<'a, F> {
         self.sum.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, part: usize, loss: LossSum, gradients: &Parameters<F>) {
+    fn add(&self, part: usize, learnt: Learnt, gradients: Option<&Parameters<F>>) {
         let waits = |sum: &mut Sum<'a, F>| sum.next != part && !sum.broken;
         let mut sum = self.turned.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
-        for (sum, own) in sum.gradients.list_mut().iter_mut().zip(gradients.list()) {
+        let own = gradients.map(Parameters::list).unwrap_or_default();
+        for (sum, own) in sum.gradients.list_mut().iter_mut().zip(own) {
             for (sum, own) in sum.values.iter_mut().zip(&own.values) {
                 *sum += *own;
             }
         }
-        sum.loss = LossSum { nats: sum.loss.nats + loss.nats, tokens: sum.loss.tokens + loss.tokens };
+        let (LossSum { nats, tokens }, own) = (sum.learnt.loss, learnt.loss);
+        sum.learnt.loss = LossSum { nats: nats + own.nats, tokens: tokens + own.tokens };
+        sum.learnt.segments.extend(learnt.segments);
         sum.next = part + 1;
         self.turned.notify_all();
     }
@@ -109,28 +114,38 @@ impl<F: Float> Drop for Guard<'_, '_, F> {
 pub(crate) fn learn_parts<F: Float>(
     model: &Model<F>,
     parts: &[Batch],
-    scale: F,
+    aim: Aim<'_>,
     recompute: bool,
     gradients: &mut Gradients<F>,
-) -> Result<LossSum, TensorError> {
+) -> Result<Learnt, TensorError> {
     let threads = rayon::current_num_threads();
     let count = threads.min(parts.len());
     let Gradients { parameters, workers, .. } = gradients;
     while workers.len() < count {
         workers.push(Worker { gradients: parameters.zeros_like(), workspace: Workspace::new() });
     }
-    let sum = Sum { gradients: parameters, loss: LossSum::default(), next: 0, broken: false };
+    let sum = Sum { gradients: parameters, learnt: Learnt::default(), next: 0, broken: false };
     let turns = Turns { sum: Mutex::new(sum), turned: Condvar::new() };
+    let mut first = 0;
+    let aims = parts.iter().map(|part| {
+        let segments = part.segments.len() - 1;
+        first += segments;
+        aim.part(first - segments..first)
+    });
+    let aims: Vec<Aim<'_>> = aims.collect();
+    let measures = matches!(aim, Aim::Nothing);
     let place = AtomicUsize::new(0);
     let work = |worker: &mut Worker<F>| {
         let _guard = Guard(&turns);
         loop {
             let part = place.fetch_add(1, Ordering::Relaxed);
-            let Some(batch) = parts.get(part) else { break };
-            worker.gradients.clear();
+            let (Some(batch), Some(aim)) = (parts.get(part), aims.get(part)) else { break };
+            if !measures {
+                worker.gradients.clear();
+            }
             let Worker { gradients, workspace } = worker;
-            let loss = learn(model, batch, scale, recompute, gradients.list_mut(), workspace);
-            turns.add(part, loss, gradients);
+            let learnt = learn(model, batch, *aim, recompute, gradients.list_mut(), workspace);
+            turns.add(part, learnt, (!measures).then_some(&*gradients));
         }
     };
     let own = threads / count;
@@ -151,5 +166,5 @@ pub(crate) fn learn_parts<F: Float>(
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })?;
-    Ok(turns.lock().loss)
+    Ok(std::mem::take(&mut turns.lock().learnt))
 }

@@ -11,6 +11,7 @@ use moat_contracts::{Digest, Progress, RunPart, TrainJob};
 use moat_tensor::{Folder, LossSum, Model, Moments, Parameters};
 use serde::{Deserialize, Serialize};
 
+use crate::pairs::Reference;
 use crate::validation::{Kept, Watch};
 use crate::{TrainError, files};
 
@@ -18,6 +19,7 @@ const FORMAT: u32 = 1;
 const STATE: &str = "state.json";
 const TRAINABLE: &str = "trainable.safetensors";
 const MOMENTS: &str = "moments.safetensors";
+const REFERENCE: &str = "reference.bin";
 const UNFINISHED: &str = "unfinished";
 const BEST: &str = "best";
 
@@ -60,6 +62,9 @@ struct Saved {
     state: State,
     trainable: Digest,
     moments: Digest,
+    /// Of what pairs are held against, where they are learnt and it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference: Option<Digest>,
 }
 
 impl State {
@@ -69,7 +74,7 @@ impl State {
     }
 
     /// Counts a step in; its loss counts for the end where it is one of the last tenth of `steps`.
-    pub(crate) fn count(&mut self, sum: LossSum, steps: u64) {
+    pub(crate) fn count(&mut self, sum: LossSum, tokens: u64, steps: u64) {
         if self.step == 0 {
             self.first_loss = sum.nats / sum.tokens as f64;
         }
@@ -77,7 +82,7 @@ impl State {
             self.last = (self.last.0 + sum.nats, self.last.1 + sum.tokens);
         }
         self.step += 1;
-        self.tokens += sum.tokens;
+        self.tokens += tokens;
     }
 
     /// Mean loss over the last tenth of the `steps`, or of those that were done where it ended before.
@@ -87,8 +92,9 @@ impl State {
         }
         let from = self.step - (self.step / 10).max(1).min(self.step);
         let done = self.reports.iter().filter_map(|report| match report {
-            Progress::Step { step, loss, tokens, .. } if *step > from => {
-                Some((loss * *tokens as f64, *tokens))
+            Progress::Step { step, loss, tokens, pairs, .. } if *step > from => {
+                let counted = pairs.map_or(*tokens, |pairs| pairs.pairs);
+                Some((loss * counted as f64, counted))
             }
             _ => None,
         });
@@ -134,12 +140,22 @@ impl Checkpoints<'_> {
     }
 
     /// Writes a checkpoint, and then removes what no checkpoint names any more.
-    pub(crate) fn save(&self, state: &State, model: &Model, moments: &Moments) -> Result<(), TrainError> {
+    pub(crate) fn save(
+        &self,
+        state: &State,
+        model: &Model,
+        moments: &Moments,
+        reference: Option<&Reference>,
+    ) -> Result<(), TrainError> {
         let folder = self.folder();
         self.write(&folder, state.step, |into| {
             let trainable = into.write(TRAINABLE, |file| model.trainable().write(file))?;
             let moments = into.write(MOMENTS, |file| moments.write(file))?;
-            let saved = Saved { format: FORMAT, owner: self.owner, state: state.clone(), trainable, moments };
+            let put =
+                |reference: &Reference| into.write(REFERENCE, |file| file.write_all(&reference.bytes()));
+            let reference = reference.map(put).transpose()?;
+            let state = state.clone();
+            let saved = Saved { format: FORMAT, owner: self.owner, state, trainable, moments, reference };
             into.write(STATE, |file| file.write_all(&serde_json::to_vec(&saved)?))?;
             Ok(())
         })?;
@@ -154,6 +170,11 @@ impl Checkpoints<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A checkpoint that lacks what the pairs of its steps were held against.
+    pub(crate) fn lacking(&self, step: u64) -> TrainError {
+        changed(&self.folder().join(step.to_string()))
     }
 
     /// Keeps what training changes for the end. Returns the SHA-256 of its file.
@@ -178,7 +199,7 @@ impl Checkpoints<'_> {
         &self,
         model: &mut Model,
         moments: &mut Moments,
-    ) -> Result<Option<State>, TrainError> {
+    ) -> Result<Option<(State, Option<Reference>)>, TrainError> {
         let Some((step, path)) = list(&self.folder())?.into_iter().max() else { return Ok(None) };
         let refused = |reason: &str| refused(&path, reason);
         let (from, owner) = (self.files(&path), self.owner);
@@ -209,7 +230,10 @@ impl Checkpoints<'_> {
         };
         model.trainable_mut().restore(&read(TRAINABLE, saved.trainable)?)?;
         moments.restore(&read(MOMENTS, saved.moments)?)?;
-        Ok(Some(saved.state))
+        let reference = saved
+            .reference
+            .map(|digest| Reference::of_bytes(&read(REFERENCE, digest)?).ok_or_else(|| changed(&path)));
+        Ok(Some((saved.state, reference.transpose()?)))
     }
 }
 

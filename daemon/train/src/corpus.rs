@@ -1,8 +1,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use moat_contracts::{Digest, Example, Method, RecordId, Split};
-use moat_template::{BaseText, TemplateError, messages};
+use moat_contracts::{
+    Digest, Example, Kind, LearntTurns, Method, Objective, Recipe, RecordId, Split, TrainRecipe,
+};
+use moat_template::{BaseText, Chat, TemplateError, messages, only_last, pair};
 use rayon::prelude::*;
 
 use crate::TrainError;
@@ -20,6 +22,7 @@ pub struct Corpus {
     tokens: Vec<u32>,
     spans: Vec<Range<usize>>,
     fingerprint: Digest,
+    pairs: bool,
     validation: Option<Box<Corpus>>,
     facts: Facts,
 }
@@ -39,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) template: Option<String>,
     /// The example that people are shown: the first chat, or else the first text.
     pub(crate) sample: Range<usize>,
+    /// The other answer, where it is a preference.
+    pub(crate) rejected: Option<Range<usize>>,
     /// Its record.
     pub(crate) record: RecordId,
 }
@@ -54,9 +59,14 @@ impl Corpus {
         self.tokens.len() as u64
     }
 
-    /// Examples.
+    /// Examples; a preference is one.
     pub fn examples(&self) -> usize {
-        self.spans.len()
+        self.spans.len() / if self.pairs { 2 } else { 1 }
+    }
+
+    /// Whether each two spans are the chosen and the rejected answer of a preference, one behind the other.
+    pub(crate) fn is_pairs(&self) -> bool {
+        self.pairs
     }
 
     /// SHA-256 over records, tokens and masks, those of the validation side too: what a checkpoint was made on.
@@ -99,9 +109,11 @@ impl Corpus {
             refused: (0, None),
             template: None,
             sample: 0..examples.first().map_or(0, Vec::len),
+            rejected: None,
             record: RecordId(fingerprint),
         };
-        let mut corpus = Self { tokens: Vec::new(), spans: Vec::new(), fingerprint, validation: None, facts };
+        let (tokens, spans) = (Vec::new(), Vec::new());
+        let mut corpus = Self { tokens, spans, fingerprint, pairs: false, validation: None, facts };
         for example in examples {
             let start = corpus.tokens.len();
             corpus.tokens.extend(example.iter().map(|token| token | TRAINED));
@@ -118,11 +130,14 @@ impl Corpus {
 ///   so that no document can speak to the model in control tokens. Only full training ([`Method::Full`]), which
 ///   makes bases rather than tunes them, reads special tokens in texts as such: its corpus carries
 ///   fill-in-the-middle marks.
-/// - A chat goes through the base's template, and the assistant's turns are trained, with the token that ends each.
+/// - A chat goes through the base's template, and the assistant's turns are trained, with the token that ends each: all of
+///   them or the last, as the recipe says, but none that says of itself that it is not to be.
+/// - A preference is two examples, its prompt with each answer; only for an objective that compares them.
 #[derive(Debug)]
 pub struct Intake {
     base: BaseText,
     special: bool,
+    recipe: TrainRecipe,
     group: Vec<Example>,
     group_bytes: usize,
     train: Side,
@@ -145,20 +160,30 @@ struct Found {
     record: RecordId,
     digest: Digest,
     span: Range<usize>,
+    /// Where the second answer begins, of a preference.
+    second: Option<usize>,
     chat: bool,
 }
 
 impl Side {
     /// Takes the tokens of an example, and of a chat its answers and how many of them end with a token that is trained.
     fn add(&mut self, record: RecordId, tokens: &[u32], ended: Option<(u64, u64)>) {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        self.add_whole(record, &[tokens], ended);
+    }
+
+    /// The same of an example in one part or two.
+    fn add_whole(&mut self, record: RecordId, parts: &[&[u32]], ended: Option<(u64, u64)>) {
         let start = self.tokens.len();
-        self.tokens.extend_from_slice(tokens);
+        parts.iter().for_each(|part| self.tokens.extend_from_slice(part));
+        let tokens = &self.tokens[start..];
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let (digest, span) = (Digest::of(&bytes), start..self.tokens.len());
-        self.found.push(Found { record, digest, span, chat: ended.is_some() });
+        let second = (parts.len() > 1).then(|| start + parts[0].len());
+        self.found.push(Found { record, digest, span, second, chat: ended.is_some() });
         let (ends, answers) = ended.unwrap_or_default();
         self.ended = (self.ended.0 + ends, self.ended.1 + answers);
-        if !tokens.iter().skip(1).any(|token| *token & TRAINED != 0) {
+        let learnt = |part: &&[u32]| part.iter().skip(1).any(|token| *token & TRAINED != 0);
+        if !parts.iter().all(learnt) {
             self.masked.0 += 1;
             self.masked.1.get_or_insert(record);
         }
@@ -185,7 +210,8 @@ impl Side {
             masked: self.masked,
             refused: self.refused,
             template: None,
-            sample: shown.span.clone(),
+            sample: shown.span.start..shown.second.unwrap_or(shown.span.end),
+            rejected: shown.second.map(|second| second..shown.span.end),
             record: shown.record,
         };
         let mut parts = Vec::with_capacity(self.found.len() * 64);
@@ -193,9 +219,13 @@ impl Side {
             parts.extend_from_slice(record.0.as_bytes());
             parts.extend_from_slice(digest.as_bytes());
         }
-        let spans = self.found.into_iter().map(|found| found.span).collect();
-        let fingerprint = Digest::of(&parts);
-        Ok(Some(Corpus { tokens: self.tokens, spans, fingerprint, validation: None, facts }))
+        let pairs = self.found.iter().any(|found| found.second.is_some());
+        let spans = self.found.into_iter().flat_map(|Found { span, second, .. }| {
+            let first = span.start..second.unwrap_or(span.end);
+            [Some(first), second.map(|second| second..span.end)].into_iter().flatten()
+        });
+        let (spans, fingerprint) = (spans.collect(), Digest::of(&parts));
+        Ok(Some(Corpus { tokens: self.tokens, spans, fingerprint, pairs, validation: None, facts }))
     }
 }
 
@@ -205,9 +235,20 @@ impl Intake {
     /// # Errors
     /// [`TrainError::Base`] where they cannot be used.
     pub fn new(folder: &Path, method: Method) -> Result<Self, TrainError> {
+        let train = TrainRecipe { method, ..TrainRecipe::default() };
+        Self::for_recipe(folder, &Recipe { train, ..Recipe::default() })
+    }
+
+    /// The same for what a recipe learns, and as it says.
+    ///
+    /// # Errors
+    /// [`TrainError::Base`] where they cannot be used.
+    pub fn for_recipe(folder: &Path, recipe: &Recipe) -> Result<Self, TrainError> {
+        let base = BaseText::load(folder)?;
         Ok(Self {
-            base: BaseText::load(folder)?,
-            special: method == Method::Full,
+            base,
+            special: recipe.train.method == Method::Full,
+            recipe: recipe.train.clone(),
             group: Vec::new(),
             group_bytes: 0,
             train: Side::default(),
@@ -258,6 +299,9 @@ impl Intake {
             match tokenised? {
                 Tokenised::Text(tokens) => side.add(example.record, &tokens, None),
                 Tokenised::Chat(tokens, ended) => side.add(example.record, &tokens, Some(ended)),
+                Tokenised::Pair(answers, ended) => {
+                    side.add_whole(example.record, &[&answers[0], &answers[1]], ended);
+                }
                 Tokenised::Refused(reason) => side.refuse(example.record, reason),
             }
         }
@@ -266,8 +310,31 @@ impl Intake {
 
     fn tokens_of(&self, example: &Example) -> Result<Tokenised, TrainError> {
         let refused = |error: TemplateError| TrainError::example(example.record, error.to_string());
-        if example.chat {
-            let chat = match self.base.chat(&messages(&example.body).map_err(refused)?) {
+        let pairs = self.recipe.objective == Objective::Dpo;
+        if pairs != (example.kind == Kind::Preference) {
+            let reason = if pairs { "the run learns from preferences alone" } else { "it is a preference" };
+            return Err(TrainError::example(example.record, reason));
+        }
+        if pairs {
+            let pair = pair(&example.body).map_err(refused)?;
+            let chats = match self.base.answers(&pair) {
+                Ok(chats) => chats,
+                Err(error @ (TemplateError::Prefix { .. } | TemplateError::NoStop)) => {
+                    return Ok(Tokenised::Refused(error.to_string()));
+                }
+                Err(error) => return Err(refused(error)),
+            };
+            let ends = chats.each_ref().map(|chat| ended(&chat.tokens, &chat.answer, self.base.stops()));
+            let chat = matches!(pair, moat_template::Pair::Chat { .. });
+            let ended = chat.then(|| (ends[0].0 + ends[1].0, ends[0].1 + ends[1].1));
+            return Ok(Tokenised::Pair(Box::new(chats.map(|chat| marked(&chat))), ended));
+        }
+        if example.kind == Kind::Chat {
+            let mut messages = messages(&example.body).map_err(refused)?;
+            if self.recipe.turns == LearntTurns::Last {
+                only_last(&mut messages);
+            }
+            let chat = match self.base.chat(&messages) {
                 Ok(chat) => chat,
                 // The template's fault, not the record's: told with the other proofs.
                 Err(error @ (TemplateError::Prefix { .. } | TemplateError::NoStop)) => {
@@ -275,10 +342,7 @@ impl Intake {
                 }
                 Err(error) => return Err(refused(error)),
             };
-            let marked = chat.tokens.iter().zip(&chat.answer);
-            let tokens =
-                marked.map(|(token, answer)| if *answer { token | TRAINED } else { *token }).collect();
-            return Ok(Tokenised::Chat(tokens, ended(&chat.tokens, &chat.answer, self.base.stops())));
+            return Ok(Tokenised::Chat(marked(&chat), ended(&chat.tokens, &chat.answer, self.base.stops())));
         }
         let text = if self.special {
             self.base.encode_special(&example.body).map_err(refused)?
@@ -296,8 +360,16 @@ enum Tokenised {
     Text(Vec<u32>),
     /// With the answers whose end is trained, and all answers.
     Chat(Vec<u32>, (u64, u64)),
+    /// The chosen and the rejected answer of a preference, each after its prompt; of chats with what is told of a chat.
+    Pair(Box<[Vec<u32>; 2]>, Option<(u64, u64)>),
     /// A chat that the template cannot write, and why.
     Refused(String),
+}
+
+/// A chat's tokens, with [`TRAINED`] where the model is to write them.
+fn marked(chat: &Chat) -> Vec<u32> {
+    let marked = chat.tokens.iter().zip(&chat.answer);
+    marked.map(|(token, answer)| if *answer { token | TRAINED } else { *token }).collect()
 }
 
 /// Of the stretches of tokens to learn, how many end with one at which an answer stops, and how many there are.

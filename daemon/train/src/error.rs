@@ -40,6 +40,16 @@ pub enum TrainError {
     /// No example came.
     #[error("there is nothing to train on: the dataset's training side is empty")]
     Nothing,
+    /// No pair fits in its rows.
+    #[error(
+        "there is nothing to train on: each of the {pairs} preferences has an answer that is longer with its prompt than train.sequence_length = {limit}: raise it"
+    )]
+    Long {
+        /// Pairs.
+        pairs: usize,
+        /// Tokens of a row.
+        limit: usize,
+    },
     /// No example to validate on came.
     #[error(
         "there is nothing to validate on: the dataset's validation side is empty, but the recipe asks for one"

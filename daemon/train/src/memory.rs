@@ -151,12 +151,17 @@ fn part_by_part(
         add(outline.of_learning(whole, longest, recompute, threads));
     }
     if recipe.split.validation > 0.0 {
-        let rows = recipe.train.micro_batch * recipe.train.sequence_length;
+        let answers = if corpus.is_pairs() { 2 } else { 1 };
+        let rows = answers * recipe.train.micro_batch * recipe.train.sequence_length;
         add(outline.of_measuring(rows, recipe.train.sequence_length, threads));
     }
     let parts = [
         (MemoryUse::Process, PROCESS + threads as u64 * THREAD),
-        (MemoryUse::Corpus, corpus.bytes()),
+        // A pair's sums under the reference lie beside its tokens.
+        (
+            MemoryUse::Corpus,
+            corpus.bytes() + if corpus.is_pairs() { 16 * corpus.examples() as u64 } else { 0 },
+        ),
         (MemoryUse::Frozen, frozen),
         (MemoryUse::Trained, NUMBER * trainable),
         (MemoryUse::Gradients, NUMBER * trainable * (1 + workers as u64)),
@@ -189,7 +194,9 @@ impl Work {
         for step in 0..steps {
             for batch in plan.micro_batches(corpus, step) {
                 let lengths: Vec<usize> = batch.segments.windows(2).map(|pair| pair[1] - pair[0]).collect();
-                let mut parts = outline.parts(&lengths);
+                let together = |group: &[usize]| group.iter().sum();
+                let group = if corpus.is_pairs() { 2 } else { 1 };
+                let mut parts = outline.parts(&lengths.chunks(group).map(together).collect::<Vec<usize>>());
                 work.longest = work.longest.max(lengths.into_iter().max().unwrap_or(0));
                 parts.sort_unstable_by(|a, b| b.cmp(a));
                 if parts.len() > 1 {

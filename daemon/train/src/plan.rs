@@ -7,11 +7,28 @@ use crate::Corpus;
 use crate::corpus::TRAINED;
 use crate::random::Random;
 
-/// Consecutive tokens of one example that are put in: what they predict is one further.
+/// Consecutive tokens of one example that are put in: what they predict is one further. Of a preference all tokens of both
+/// answers, which are never cut and never parted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
     start: usize,
     length: usize,
+    /// The preference's place among all, and how many tokens of its rejected answer are put in; that answer follows the
+    /// chosen one.
+    rejected: Option<(u32, usize)>,
+}
+
+impl Window {
+    /// Tokens that are put in.
+    fn size(&self) -> usize {
+        self.length + self.rejected.map_or(0, |(_, length)| length)
+    }
+
+    /// First token and number of tokens of each segment.
+    fn segments(&self) -> impl Iterator<Item = (usize, usize)> {
+        let second = self.rejected.map(|(_, length)| (self.start + self.length + 1, length));
+        [Some((self.start, self.length)), second].into_iter().flatten()
+    }
 }
 
 /// Which tokens each optimiser step sees: a function of corpus, recipe and seed alone.
@@ -35,12 +52,11 @@ pub struct Plan {
 impl Plan {
     /// Cuts and packs.
     pub fn new(corpus: &Corpus, recipe: &TrainRecipe, seed: u64) -> Self {
-        let mut windows: Vec<Window> =
-            corpus.spans().flat_map(|span| cut(corpus.tokens(), span, recipe.sequence_length)).collect();
+        let mut windows = windows(corpus, recipe.sequence_length);
         // Windows of one length are told apart by chance, not by where their examples stand in the dataset.
         Random::new(seed, u64::MAX).shuffle(&mut windows);
-        windows.sort_by_key(|window| std::cmp::Reverse(window.length));
-        let rows = pack(&windows, recipe.sequence_length);
+        windows.sort_by_key(|window| std::cmp::Reverse(window.size()));
+        let rows = pack(&windows, room(corpus, recipe));
         let per_step = recipe.micro_batch * recipe.accumulate;
         let total = (recipe.epochs * rows.len() as f64).ceil() as u64;
         let whole = total.div_ceil(per_step as u64);
@@ -51,20 +67,21 @@ impl Plan {
     /// Micro-batches of a sample that the seed draws: whole windows until there are so many trained tokens, all of them
     /// where there are fewer.
     pub(crate) fn sample(corpus: &Corpus, recipe: &TrainRecipe, tokens: u64, seed: u64) -> Vec<Batch> {
-        let mut windows: Vec<Window> =
-            corpus.spans().flat_map(|span| cut(corpus.tokens(), span, recipe.sequence_length)).collect();
+        let mut windows = windows(corpus, recipe.sequence_length);
         Random::new(seed, u64::MAX - 1).shuffle(&mut windows);
         let mut sum = 0;
         windows.retain(|window| {
             let wanted = sum < tokens;
             if wanted {
-                let targets = &corpus.tokens()[window.start + 1..=window.start + window.length];
-                sum += targets.iter().filter(|token| **token & TRAINED != 0).count() as u64;
+                for (start, length) in window.segments() {
+                    let targets = &corpus.tokens()[start + 1..=start + length];
+                    sum += targets.iter().filter(|token| **token & TRAINED != 0).count() as u64;
+                }
             }
             wanted
         });
-        windows.sort_by_key(|window| std::cmp::Reverse(window.length));
-        let rows = pack(&windows, recipe.sequence_length);
+        windows.sort_by_key(|window| std::cmp::Reverse(window.size()));
+        let rows = pack(&windows, room(corpus, recipe));
         let micro_batch = |rows: &[Vec<u32>]| batch(corpus, &windows, rows.iter().flatten());
         rows.chunks(recipe.micro_batch).map(micro_batch).collect()
     }
@@ -91,6 +108,24 @@ impl Plan {
         rows.chunks(self.micro_batch).map(micro_batch).collect()
     }
 
+    /// The same with the places among all preferences of those that each holds.
+    pub(crate) fn pair_batches(&mut self, corpus: &Corpus, done: u64) -> Vec<(Batch, Vec<u32>)> {
+        let first = done * self.per_step as u64;
+        let last = (first + self.per_step as u64).min(self.total);
+        let rows: Vec<u32> = (first..last).map(|place| self.row_at(place)).collect();
+        let micro_batch = |rows: &[u32]| {
+            let windows = || rows.iter().flat_map(|row| &self.rows[*row as usize]);
+            let pairs = windows().filter_map(|window| Some(self.windows[*window as usize].rejected?.0));
+            (batch(corpus, &self.windows, windows()), pairs.collect())
+        };
+        rows.chunks(self.micro_batch).map(micro_batch).collect()
+    }
+
+    /// Preferences that are in no row since an answer is longer than one.
+    pub(crate) fn left_out(&self, corpus: &Corpus) -> u64 {
+        if corpus.is_pairs() { (corpus.examples() - self.windows.len()) as u64 } else { 0 }
+    }
+
     fn row_at(&mut self, place: u64) -> u32 {
         let rows = self.rows.len() as u64;
         let (epoch, index) = (place / rows, (place % rows) as usize);
@@ -107,15 +142,35 @@ impl Plan {
     }
 }
 
-/// Windows, each a segment of its own.
+/// What is put in of a corpus.
+fn windows(corpus: &Corpus, limit: usize) -> Vec<Window> {
+    if !corpus.is_pairs() {
+        return corpus.spans().flat_map(|span| cut(corpus.tokens(), span, limit)).collect();
+    }
+    let spans: Vec<_> = corpus.spans().collect();
+    let whole = |(place, pair): (u32, &[std::ops::Range<usize>])| {
+        let (length, rejected) = (pair[0].len() - 1, pair[1].len() - 1);
+        let window = Window { start: pair[0].start, length, rejected: Some((place, rejected)) };
+        (length.max(rejected) <= limit).then_some(window)
+    };
+    (0..).zip(spans.chunks_exact(2)).filter_map(whole).collect()
+}
+
+/// Tokens of one packed row: of preferences it holds as many of each answer.
+fn room(corpus: &Corpus, recipe: &TrainRecipe) -> usize {
+    recipe.sequence_length * if corpus.is_pairs() { 2 } else { 1 }
+}
+
+/// Windows, each a segment of its own, or two.
 fn batch<'a>(corpus: &Corpus, windows: &[Window], indices: impl Iterator<Item = &'a u32>) -> Batch {
     let mut batch = Batch { tokens: Vec::new(), targets: Vec::new(), segments: vec![0] };
     for index in indices {
-        let Window { start, length } = windows[*index as usize];
-        let tokens = &corpus.tokens()[start..=start + length];
-        batch.tokens.extend(tokens[..length].iter().map(|token| token & !TRAINED));
-        batch.targets.extend(tokens[1..].iter().map(|token| target(*token)));
-        batch.segments.push(batch.tokens.len());
+        for (start, length) in windows[*index as usize].segments() {
+            let tokens = &corpus.tokens()[start..=start + length];
+            batch.tokens.extend(tokens[..length].iter().map(|token| token & !TRAINED));
+            batch.targets.extend(tokens[1..].iter().map(|token| target(*token)));
+            batch.segments.push(batch.tokens.len());
+        }
     }
     batch
 }
@@ -128,7 +183,8 @@ fn target(token: u32) -> u32 {
 fn cut(tokens: &[u32], span: std::ops::Range<usize>, limit: usize) -> impl Iterator<Item = Window> {
     let inputs = span.len().saturating_sub(1);
     (0..inputs).step_by(limit).filter_map(move |from| {
-        let window = Window { start: span.start + from, length: limit.min(inputs - from) };
+        let (start, length) = (span.start + from, limit.min(inputs - from));
+        let window = Window { start, length, rejected: None };
         let targets = &tokens[window.start + 1..=window.start + window.length];
         targets.iter().any(|token| token & TRAINED != 0).then_some(window)
     })
@@ -140,7 +196,8 @@ fn pack(windows: &[Window], limit: usize) -> Vec<Vec<u32>> {
     let mut room: BTreeSet<(usize, usize)> = BTreeSet::new();
     for (index, window) in windows.iter().enumerate() {
         let index = index as u32;
-        let found = room.range((window.length, 0)..).next().copied();
+        let size = window.size();
+        let found = room.range((size, 0)..).next().copied();
         let (left, row) = match found {
             Some(place) => {
                 room.remove(&place);
@@ -152,8 +209,8 @@ fn pack(windows: &[Window], limit: usize) -> Vec<Vec<u32>> {
                 (limit, rows.len() - 1)
             }
         };
-        if left > window.length {
-            room.insert((left - window.length, row));
+        if left > size {
+            room.insert((left - size, row));
         }
     }
     rows

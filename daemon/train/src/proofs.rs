@@ -1,15 +1,18 @@
 //! What a run shows of itself before its first step, and of its weights at the end: on samples of its own data, with an
 //! adapter that changes something, in a fraction of the time of a few steps.
 
-use moat_contracts::{Claim, Precision, Proof, Recipe};
+use std::f64::consts::LN_2;
+
+use moat_contracts::{Claim, Objective, Precision, Proof, Recipe};
 use moat_tensor::{
-    AdamW, Batch, Gradients, IGNORE, Lora, Model, Moments, Parameters, Weights, adamw_tuned,
-    forward_backward, logits, merged_logits, token_losses,
+    AdamW, Batch, Gradients, IGNORE, Lora, Model, Moments, Parameters, Preference, Weights, adamw_tuned,
+    forward_backward, forward_backward_pairs, logits, merged_logits, segment_losses, token_losses,
 };
 use rayon::prelude::*;
 
 use crate::corpus::Facts;
 use crate::memory::give_back;
+use crate::pairs::{PairSum, preference};
 use crate::random::Random;
 use crate::tuning::tuning;
 use crate::{Corpus, Plan, TrainError};
@@ -69,25 +72,40 @@ pub(crate) fn of_model(
     // Buffers of each comparison go before the next one takes its own, so that no proof takes more than a step does.
     let mut gradients = Gradients::new(model);
     let first = first_loss(model, &batch, recompute, &mut gradients)?;
+    let pairs = (recipe.train.objective == Objective::Dpo).then(|| preference(recipe));
+    let aim = pairs.map(|preference| {
+        let reference = base_losses(model, &batch, &mut gradients)?;
+        let begun = indifference(model, &batch, preference, &reference, recompute, &mut gradients)?;
+        let sums: Result<Vec<_>, _> =
+            pieces.iter().map(|piece| base_losses(model, piece, &mut gradients)).collect();
+        Ok::<_, TrainError>((begun, (preference, reference), sums?))
+    });
+    let (begun, aim, sums) = match aim.transpose()? {
+        Some((begun, aim, sums)) => (Some(begun), Some(aim), sums),
+        None => (None, None, Vec::new()),
+    };
+    let aim = aim.as_ref().map(|(preference, reference)| (*preference, reference.as_slice()));
+    let sums = pairs.map(|preference| (preference, sums.as_slice()));
     // From here on with an adapter that is not as it began: where B is zero, nothing of A shows.
-    let begun = model.adapter.clone();
+    let adapter = model.adapter.clone();
     if let Some(adapter) = &mut model.adapter {
         stir(adapter, recipe.seed);
     }
     let proofs = (|| {
         let precision = precision(model, &whole, recompute, &mut gradients)?;
-        let gradient = reached(model, &batch, recipe, recompute, &mut gradients)?;
+        let gradient = reached(model, &batch, aim, recipe, recompute, &mut gradients)?;
         gradients.release();
         give_back();
         let packed = packing(model, &whole, &pieces)?;
         give_back();
-        let accumulated = accumulation(model, &whole, &pieces, recompute, &mut gradients)?;
+        let accumulated = accumulation(model, &whole, &pieces, sums, recompute, &mut gradients)?;
         Ok([gradient, first, precision, packed, accumulated]
             .into_iter()
+            .chain(begun)
             .chain(merge(model, Claim::Merge, &whole)?)
             .collect())
     })();
-    model.adapter = begun;
+    model.adapter = adapter;
     drop(gradients);
     give_back();
     proofs
@@ -110,15 +128,19 @@ fn sample(corpus: &Corpus, plan: &mut Plan) -> Vec<Batch> {
     let most = plan.micro_batches(corpus, 0).first().map_or(0, |batch| batch.tokens.len()).min(SAMPLE);
     let batches = (0..plan.steps().min(SAMPLED)).flat_map(|step| plan.micro_batches(corpus, step));
     for batch in batches.take(SAMPLED as usize) {
-        for pair in batch.segments.windows(2) {
-            let rows = pair[0]..pair[1].min(pair[0] + SEQUENCE.min((most / 2).max(1)));
+        // Answers of a preference stay together, and whole.
+        let group = if corpus.is_pairs() { 2 } else { 1 };
+        for ends in batch.segments.windows(group + 1).step_by(group) {
+            let longest = if group == 1 { SEQUENCE.min((most / 2).max(1)) } else { usize::MAX };
+            let (first, last) = (ends[0], ends[group]);
+            let rows = first..last.min(first.saturating_add(longest));
             if tokens + rows.len() > most && pieces.len() > 1 {
                 return pieces;
             }
             let targets = batch.targets[rows.clone()].to_vec();
             if targets.iter().any(|target| *target != IGNORE) {
                 tokens += rows.len();
-                let segments = vec![0, rows.len()];
+                let segments = ends[..group].iter().map(|end| end - first).chain([rows.len()]).collect();
                 pieces.push(Batch { tokens: batch.tokens[rows].to_vec(), targets, segments });
             }
         }
@@ -131,8 +153,9 @@ fn joined(pieces: &[Batch]) -> Batch {
     let mut whole = Batch { tokens: Vec::new(), targets: Vec::new(), segments: vec![0] };
     for piece in pieces {
         whole.tokens.extend_from_slice(&piece.tokens);
+        let start = whole.tokens.len() - piece.tokens.len();
         whole.targets.extend_from_slice(&piece.targets);
-        whole.segments.push(whole.tokens.len());
+        whole.segments.extend(piece.segments[1..].iter().map(|end| start + end));
     }
     whole
 }
@@ -150,7 +173,13 @@ fn stir(adapter: &mut Lora, seed: u64) {
     }
 }
 
-/// The loss that is trained on, before anything changes, against the one that an evaluation measures; of a fresh adapter
+/// Whether an adapter's B is zero, so that it adds nothing.
+fn is_fresh(adapter: &mut Lora) -> bool {
+    let b = adapter.parameters().list().iter().filter(|tensor| tensor.name.ends_with(B));
+    b.flat_map(|tensor| &tensor.values).all(|value| *value == 0.0)
+}
+
+/// The loss of the batch's tokens as training computes it, before anything changes, against the one that an evaluation measures; of a fresh adapter
 /// against the base's alone.
 fn first_loss(
     model: &mut Model,
@@ -158,10 +187,7 @@ fn first_loss(
     recompute: bool,
     gradients: &mut Gradients,
 ) -> Result<Proof, TrainError> {
-    let fresh = model.adapter.take_if(|adapter| {
-        let b = adapter.parameters().list().iter().filter(|tensor| tensor.name.ends_with(B));
-        b.flat_map(|tensor| &tensor.values).all(|value| *value == 0.0)
-    });
+    let fresh = model.adapter.take_if(is_fresh);
     let measured = token_losses(model, batch);
     let of = if fresh.is_some() { " of the base alone" } else { "" };
     model.adapter = fresh.or(model.adapter.take());
@@ -181,6 +207,57 @@ fn first_loss(
     Ok(Proof::of(Claim::FirstLoss, compared, if counted { apart } else { f64::INFINITY }))
 }
 
+/// What the base alone gives each answer, where the adapter is fresh, and what the weights give that the run starts with
+/// where not.
+fn base_losses(model: &mut Model, batch: &Batch, gradients: &mut Gradients) -> Result<Vec<f64>, TrainError> {
+    let fresh = model.adapter.take_if(is_fresh);
+    let measured = segment_losses(model, batch, gradients);
+    model.adapter = fresh.or(model.adapter.take());
+    Ok(measured?)
+}
+
+/// The loss of pairs before anything changes: nothing is preferred, and so it is ln 2.
+fn indifference(
+    model: &Model,
+    batch: &Batch,
+    preference: Preference,
+    reference: &[f64],
+    recompute: bool,
+    gradients: &mut Gradients,
+) -> Result<Proof, TrainError> {
+    let sums = forward_backward_pairs(model, batch, reference, preference, 1.0, recompute, gradients)?;
+    gradients.zero();
+    let mut sum = PairSum::default();
+    sum.add(preference, &sums, reference);
+    let loss = sum.loss();
+    let mean = loss.nats / loss.tokens as f64;
+    let compared = format!("{mean:.9} nats a pair over {} pairs, ln 2 is {:.9}", loss.tokens, LN_2);
+    Ok(Proof::of(Claim::Reference, compared, (mean - LN_2).abs()))
+}
+
+/// Adds the gradient of the summed loss of a batch by this factor: of its tokens, or of its pairs. Returns that sum.
+fn learn(
+    model: &Model,
+    batch: &Batch,
+    aim: Option<(Preference, &[f64])>,
+    scale: f64,
+    recompute: bool,
+    gradients: &mut Gradients,
+) -> Result<f64, TrainError> {
+    let Some((preference, reference)) = aim else {
+        return Ok(forward_backward(model, batch, scale as f32, recompute, gradients)?.nats);
+    };
+    let sums = forward_backward_pairs(model, batch, reference, preference, scale, recompute, gradients)?;
+    let mut sum = PairSum::default();
+    sum.add(preference, &sums, reference);
+    Ok(sum.loss().nats)
+}
+
+/// One over what a batch's loss is the mean of.
+fn share(batch: &Batch, pairs: bool) -> f64 {
+    1.0 / if pairs { (batch.segments.len() / 2) as f64 } else { batch.trained() as f64 }
+}
+
 /// What PEFT calls B.
 const B: &str = "lora_B.weight";
 
@@ -192,12 +269,12 @@ const CHOOSING: [&str; 4] = ["q_proj", "k_proj", "q_norm", "k_norm"];
 fn reached(
     model: &mut Model,
     batch: &Batch,
+    aim: Option<(Preference, &[f64])>,
     recipe: &Recipe,
     recompute: bool,
     gradients: &mut Gradients,
 ) -> Result<Proof, TrainError> {
-    let scale = (1.0 / batch.trained() as f64) as f32;
-    forward_backward(model, batch, scale, recompute, gradients)?;
+    learn(model, batch, aim, share(batch, aim.is_some()), recompute, gradients)?;
     // With one key a query has no choice, so that nothing can be learnt about choosing.
     let chooses = batch.segments.windows(2).any(|pair| pair[1] - pair[0] > 1);
     let named: Vec<&str> = gradients.named().list().iter().map(|tensor| tensor.name.as_str()).collect();
@@ -284,23 +361,27 @@ fn accumulation(
     model: &Model,
     whole: &Batch,
     pieces: &[Batch],
+    pairs: Option<(Preference, &[Vec<f64>])>,
     recompute: bool,
     gradients: &mut Gradients,
 ) -> Result<Proof, TrainError> {
-    let scale = (1.0 / whole.trained() as f64) as f32;
+    let scale = share(whole, pairs.is_some());
+    let all: Vec<f64> = pairs.map(|(_, sums)| sums.concat()).unwrap_or_default();
     gradients.zero();
     let mut nats = 0.0;
-    for piece in pieces {
-        nats += forward_backward(model, piece, -scale, recompute, gradients)?.nats;
+    for (place, piece) in pieces.iter().enumerate() {
+        let aim = pairs.and_then(|(preference, sums)| Some((preference, sums.get(place)?.as_slice())));
+        nats += learn(model, piece, aim, -scale, recompute, gradients)?;
     }
     let norm = gradients.norm();
     gradients.release();
     give_back();
-    let big = forward_backward(model, whole, scale, recompute, gradients)?;
+    let aim = pairs.map(|(preference, _)| (preference, all.as_slice()));
+    let big = learn(model, whole, aim, scale, recompute, gradients)?;
     let left = gradients.norm();
     gradients.zero();
     let compared = format!("gradient norm {norm:.4}, {} micro-batches", pieces.len());
-    let losses = (big.nats - nats).abs() / big.nats.abs().max(1e-3);
+    let losses = (big - nats).abs() / big.abs().max(1e-3);
     // A NaN in either must not be lost in the larger of the two.
     let figure = if losses <= left / norm { left / norm } else { losses };
     Ok(Proof::of(Claim::Accumulation, compared, figure))

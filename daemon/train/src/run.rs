@@ -2,17 +2,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use moat_contracts::{OptimizerState, Progress, TrainJob, TrainOutcome};
-use moat_tensor::{Gradients, Moments};
+use moat_contracts::{Objective, OptimizerState, Progress, TrainJob, TrainOutcome};
+use moat_tensor::{Gradients, Model, Moments};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::checkpoint::{Checkpoints, Owner, State};
 #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
 use crate::gpu::Gpu;
+use crate::pairs::Reference;
 use crate::step::Stepped;
 #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
-use crate::step::{Learner, take_step};
+use crate::step::{Learner, take_pair_step, take_step};
 use crate::survey::survey;
 use crate::validation::Validation;
 use crate::{Corpus, Plan, TrainError, learning_rate, output, plan_memory, proofs};
@@ -50,6 +51,10 @@ pub fn train(
     let (architecture, config) = output::architecture(base)?;
     output::check_length(recipe, &architecture)?;
     let mut plan = Plan::new(corpus, &recipe.train, recipe.seed);
+    let pairs = recipe.train.objective == Objective::Dpo;
+    if pairs && plan.rows() == 0 {
+        return Err(TrainError::Long { pairs: corpus.examples(), limit: recipe.train.sequence_length });
+    }
     let steps = plan.steps();
     let threads = rayon::current_num_threads();
     let memory = plan_memory(&architecture, corpus, recipe, threads, job.memory)?;
@@ -57,7 +62,7 @@ pub fn train(
     progress(Progress::Surveyed { survey: survey(corpus, &plan, recipe.train.sequence_length), memory });
     progress(Progress::Preparing { doing: "loading the base".to_owned() });
     let mut model = output::model(job)?;
-    let validation = Validation::new(corpus, recipe)?;
+    let mut validation = Validation::new(corpus, recipe)?;
     let start = job.start.as_ref().map(|start| start.weights);
     let owner = Owner { recipe: recipe.hash(), corpus: corpus.fingerprint(), base: config, start };
     let checkpoints = Checkpoints { job, owner };
@@ -66,8 +71,8 @@ pub fn train(
         OptimizerState::EightBit => Moments::quantized(&model),
     };
     let restored = checkpoints.restore(&mut model, &mut moments)?;
-    let mut saved = restored.as_ref().map(|state| state.step);
-    let mut state = restored.unwrap_or_else(State::start);
+    let mut saved = restored.as_ref().map(|(state, _)| state.step);
+    let (mut state, mut reference) = restored.unwrap_or_else(|| (State::start(), None));
     if state.step == 0 && !stop.load(Ordering::Relaxed) {
         progress(Progress::Preparing { doing: "proving the run".to_owned() });
         let mut proofs = proofs::of_data(corpus);
@@ -84,6 +89,27 @@ pub fn train(
         Gpu::open(&model, &moments, recipe, &plan.micro_batches(corpus, state.step.min(steps - 1)))?
     };
     let mut gradients = Gradients::new(&model);
+    if pairs && reference.is_none() {
+        if state.step > 0 {
+            return Err(checkpoints.lacking(state.step));
+        }
+        progress(Progress::Preparing {
+            doing: format!("measuring {} preferences before training", corpus.examples()),
+        });
+        reference = Reference::measure(&model, corpus, &mut plan, &mut gradients, stop)?;
+        if let (Some(reference), Some(validation)) = (&mut reference, &validation) {
+            match validation.sums(&model, stop)? {
+                Some(sums) => reference.validation = sums,
+                None => return stopped_at_start(&checkpoints, &state, &model, &moments, saved, progress),
+            }
+        }
+        if reference.is_none() {
+            return stopped_at_start(&checkpoints, &state, &model, &moments, saved, progress);
+        }
+    }
+    if let (Some(reference), Some(validation)) = (&reference, &mut validation) {
+        validation.refer(&reference.validation);
+    }
     let trainable = model.trainable().count();
     let adapted = model.adapter.as_ref().map_or(0, |adapter| adapter.parameters().count());
     progress(Progress::Training {
@@ -113,7 +139,7 @@ pub fn train(
         let over = state.step == steps || validation.as_ref().is_some_and(|one| one.ends(&state.watch));
         let due = over || (state.step > 0 && state.step.is_multiple_of(recipe.train.checkpoint_every));
         if (due || stopped) && saved != Some(state.step) {
-            checkpoints.save(&state, &model, &moments)?;
+            checkpoints.save(&state, &model, &moments, reference.as_ref())?;
             saved = Some(state.step);
             progress(Progress::Checkpoint { step: state.step });
         }
@@ -127,13 +153,13 @@ pub fn train(
                 None => return Ok(Ended::Stopped),
             }
         }
-        let batches = plan.micro_batches(corpus, state.step);
         let step = state.step + 1;
         let rate = learning_rate(&recipe.optimizer, state.step, steps);
         #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
         let mut learner = Learner { model: &mut model, gradients: &mut gradients, moments: &mut moments };
         #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
         let taken = {
+            let batches = plan.micro_batches(corpus, state.step);
             let taken = gpu.take_step(&batches, recipe, (step, rate), stop)?;
             // Only what is kept or measured next is read back.
             let kept = step == steps || step.is_multiple_of(recipe.train.checkpoint_every);
@@ -144,15 +170,24 @@ pub fn train(
             taken
         };
         #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
-        let taken = take_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?;
-        let Some(Stepped { sum, gradient_norm }) = taken else {
+        let taken = match &reference {
+            Some(reference) => {
+                let batches = reference.with(plan.pair_batches(corpus, state.step));
+                take_pair_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?
+            }
+            None => {
+                let batches = plan.micro_batches(corpus, state.step);
+                take_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?
+            }
+        };
+        let Some(Stepped { sum, tokens, pairs, gradient_norm }) = taken else {
             if saved != Some(state.step) {
-                checkpoints.save(&state, &model, &moments)?;
+                checkpoints.save(&state, &model, &moments, reference.as_ref())?;
                 progress(Progress::Checkpoint { step: state.step });
             }
             return Ok(Ended::Stopped);
         };
-        state.count(sum, steps);
+        state.count(sum, tokens, steps);
         let seconds = began.elapsed().as_secs_f64();
         let report = Progress::Step {
             step,
@@ -160,11 +195,12 @@ pub fn train(
             loss: sum.nats / sum.tokens as f64,
             gradient_norm,
             learning_rate: rate,
-            tokens: sum.tokens,
-            tokens_per_second: sum.tokens as f64 / seconds,
+            tokens,
+            tokens_per_second: tokens as f64 / seconds,
             memory: peak_memory(),
             seconds_left: pace.0.elapsed().as_secs_f64() / (step - pace.1) as f64 * (steps - step) as f64,
             cores: (processor_seconds() - worked) / seconds,
+            pairs,
         };
         state.reports.push(report.clone());
         progress(report);
@@ -186,6 +222,22 @@ pub fn train(
         peak_memory: peak_memory(),
         validation: outcome,
     }))
+}
+
+/// How a run ends that is stopped before it knows what its pairs are held against: the next one measures that again.
+fn stopped_at_start(
+    checkpoints: &Checkpoints<'_>,
+    state: &State,
+    model: &Model,
+    moments: &Moments,
+    saved: Option<u64>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ended, TrainError> {
+    if saved.is_none() {
+        checkpoints.save(state, model, moments, None)?;
+        progress(Progress::Checkpoint { step: state.step });
+    }
+    Ok(Ended::Stopped)
 }
 
 /// Peak resident memory of this process in bytes, as Linux counts it (getrusage(2)); 0 where it does not tell. A file of

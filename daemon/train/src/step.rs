@@ -1,9 +1,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use moat_contracts::Recipe;
-use moat_tensor::{AdamW, Batch, Gradients, LossSum, Model, Moments, adamw_tuned, forward_backward};
+use moat_contracts::{PairFigures, Recipe};
+use moat_tensor::{
+    AdamW, Batch, Gradients, LossSum, Model, Moments, adamw_tuned, forward_backward, forward_backward_pairs,
+};
 
 use crate::TrainError;
+use crate::pairs::{PairSum, preference};
 use crate::tuning::tuning;
 
 /// What a step changes.
@@ -20,8 +23,12 @@ pub struct Learner<'a> {
 /// What one step measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stepped {
-    /// Loss over the trained tokens of all micro-batches, before the step.
+    /// Loss over the trained tokens of all micro-batches, before the step; over the pairs, where those are learnt.
     pub sum: LossSum,
+    /// Trained tokens.
+    pub tokens: u64,
+    /// How the pairs were told apart, where those are learnt.
+    pub pairs: Option<PairFigures>,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
 }
@@ -40,7 +47,7 @@ pub fn take_step(
     recompute: bool,
     stop: &AtomicBool,
 ) -> Result<Option<Stepped>, TrainError> {
-    let Learner { model, gradients, moments } = learner;
+    let Learner { model, gradients, .. } = learner;
     let tokens: u64 = batches.iter().map(Batch::trained).sum();
     let scale = (1.0 / tokens as f64) as f32;
     let mut sum = LossSum::default();
@@ -51,6 +58,48 @@ pub fn take_step(
         let part = forward_backward(model, batch, scale, recompute, gradients)?;
         sum = LossSum { nats: sum.nats + part.nats, tokens: sum.tokens + part.tokens };
     }
+    let gradient_norm = update(learner, sum, recipe, (number, learning_rate))?;
+    Ok(Some(Stepped { sum, tokens, pairs: None, gradient_norm }))
+}
+
+/// The same of the mean of [`moat_tensor::Preference::loss`] over the pairs of all `batches`, each with the reference's
+/// summed loss of each of its segments, nats.
+///
+/// # Errors
+/// As [`take_step`].
+pub fn take_pair_step(
+    learner: &mut Learner<'_>,
+    batches: &[(Batch, Vec<f64>)],
+    recipe: &Recipe,
+    (number, learning_rate): (u64, f64),
+    recompute: bool,
+    stop: &AtomicBool,
+) -> Result<Option<Stepped>, TrainError> {
+    let Learner { model, gradients, .. } = learner;
+    let preference = preference(recipe);
+    let pairs: usize = batches.iter().map(|(_, reference)| reference.len() / 2).sum();
+    let tokens = batches.iter().map(|(batch, _)| batch.trained()).sum();
+    let mut sum = PairSum::default();
+    for (batch, reference) in batches {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let scale = 1.0 / pairs as f64;
+        let sums = forward_backward_pairs(model, batch, reference, preference, scale, recompute, gradients)?;
+        sum.add(preference, &sums, reference);
+    }
+    let gradient_norm = update(learner, sum.loss(), recipe, (number, learning_rate))?;
+    Ok(Some(Stepped { sum: sum.loss(), tokens, pairs: Some(sum.figures()), gradient_norm }))
+}
+
+/// Clips and takes the step. Returns the norm before clipping.
+fn update(
+    learner: &mut Learner<'_>,
+    sum: LossSum,
+    recipe: &Recipe,
+    (number, learning_rate): (u64, f64),
+) -> Result<f64, TrainError> {
+    let Learner { model, gradients, moments } = learner;
     if !sum.nats.is_finite() {
         return Err(TrainError::Diverged { what: "the loss", step: number });
     }
@@ -72,5 +121,5 @@ pub fn take_step(
     };
     adamw_tuned(model, gradients, moments, settings, |parameter| tuning(recipe, parameter))?;
     gradients.zero();
-    Ok(Some(Stepped { sum, gradient_norm }))
+    Ok(gradient_norm)
 }

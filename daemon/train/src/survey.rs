@@ -26,15 +26,20 @@ pub(crate) fn survey(corpus: &Corpus, plan: &Plan, sequence_length: usize) -> Su
         corpus.tokens()[span].iter().skip(1).filter(|token| **token & TRAINED != 0).count() as u64
     };
     Survey {
-        examples: lengths.len() as u64,
+        examples: corpus.examples() as u64,
         chats: corpus.facts().chats,
+        pairs: if corpus.is_pairs() { corpus.examples() as u64 } else { 0 },
         tokens: corpus.size(),
         trained: corpus.spans().map(learnt).sum(),
         shortest: share(0),
         median: share(50),
         p95: share(95),
         longest: share(100),
-        cut: lengths.iter().filter(|length| **length > sequence_length as u64 + 1).count() as u64,
+        cut: if corpus.is_pairs() {
+            plan.left_out(corpus)
+        } else {
+            lengths.iter().filter(|length| **length > sequence_length as u64 + 1).count() as u64
+        },
         rows: plan.rows() as u64,
         steps: plan.steps(),
     }
@@ -55,7 +60,9 @@ pub fn preview(job: &TrainJob, corpus: &Corpus) -> Result<Preview, TrainError> {
     let text = BaseText::load(Path::new(&job.base))?;
     let facts = corpus.facts();
     let span = facts.sample.clone();
-    let tokens = &corpus.tokens()[span.clone()][..span.len().min(SHOWN)];
+    let shown = |span: &std::ops::Range<usize>| &corpus.tokens()[span.clone()][..span.len().min(SHOWN)];
+    let tokens = shown(&span);
+    let rejected = facts.rejected.as_ref().map(|span| stretches(&text, shown(span))).transpose()?;
     Ok(Preview {
         survey: survey(corpus, &plan, recipe.train.sequence_length),
         validation_tokens: corpus.validation().map_or(0, Corpus::size),
@@ -63,6 +70,7 @@ pub fn preview(job: &TrainJob, corpus: &Corpus) -> Result<Preview, TrainError> {
         memory,
         record: facts.record,
         example: stretches(&text, tokens)?,
+        rejected: rejected.unwrap_or_default(),
         left: (span.len() - tokens.len()) as u64,
     })
 }

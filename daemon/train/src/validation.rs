@@ -1,16 +1,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use moat_contracts::{Digest, Keep, Progress, Recipe, ValidationOutcome, ValidationRecipe};
-use moat_tensor::{Batch, Model, Parameters, token_losses};
+use moat_contracts::{
+    Digest, Keep, Objective, PairFigures, Progress, Recipe, ValidationOutcome, ValidationRecipe,
+};
+use moat_tensor::{Batch, Model, Parameters, Preference, token_losses};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoints;
+use crate::pairs::{PairSum, preference};
 use crate::{Corpus, Plan, TrainError};
 
 /// The sample of the validation side that is measured again and again, and what its loss decides.
 pub(crate) struct Validation<'a> {
     recipe: &'a ValidationRecipe,
     batches: Vec<Batch>,
+    /// Where pairs are learnt, their loss, and the reference's summed loss of each segment.
+    pairs: Option<(Preference, Vec<f64>)>,
 }
 
 /// How the validation loss went so far: part of a checkpoint.
@@ -46,11 +51,48 @@ impl<'a> Validation<'a> {
         }
         let side = corpus.validation().ok_or(TrainError::NoValidation)?;
         let batches = Plan::sample(side, &recipe.train, recipe.validation.tokens, recipe.seed);
-        Ok(Some(Self { recipe: &recipe.validation, batches }))
+        if batches.is_empty() {
+            return Err(TrainError::NoValidation);
+        }
+        let pairs = (recipe.train.objective == Objective::Dpo).then(|| (preference(recipe), Vec::new()));
+        Ok(Some(Self { recipe: &recipe.validation, batches, pairs }))
     }
 
-    /// Mean loss over the sample's trained tokens, summed in one order; `None` if it was stopped meanwhile.
-    fn measure(&self, model: &Model, stop: &AtomicBool) -> Result<Option<f64>, TrainError> {
+    /// Summed loss of each segment of the sample, nats; `None` if it was stopped meanwhile.
+    pub(crate) fn sums(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<f64>>, TrainError> {
+        let mut sums = Vec::new();
+        for batch in &self.batches {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let losses = token_losses(model, batch)?;
+            let sum =
+                |ends: &[usize]| losses[ends[0]..ends[1]].iter().map(|loss| f64::from(*loss)).sum::<f64>();
+            sums.extend(batch.segments.windows(2).map(sum));
+        }
+        Ok(Some(sums))
+    }
+
+    /// Holds the sample's pairs against these sums.
+    pub(crate) fn refer(&mut self, reference: &[f64]) {
+        if let Some((_, sums)) = &mut self.pairs {
+            *sums = reference.to_vec();
+        }
+    }
+
+    /// Mean loss over the sample's trained tokens or pairs, summed in one order; `None` if it was stopped meanwhile.
+    fn measure(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+    ) -> Result<Option<(f64, Option<PairFigures>)>, TrainError> {
+        if let Some((preference, reference)) = &self.pairs {
+            let Some(sums) = self.sums(model, stop)? else { return Ok(None) };
+            let mut sum = PairSum::default();
+            sum.add(*preference, &sums, reference);
+            let loss = sum.loss();
+            return Ok(Some((loss.nats / loss.tokens as f64, Some(sum.figures()))));
+        }
         let (mut nats, mut tokens) = (0.0, 0);
         for batch in &self.batches {
             if stop.load(Ordering::Relaxed) {
@@ -59,7 +101,7 @@ impl<'a> Validation<'a> {
             nats += token_losses(model, batch)?.iter().map(|loss| f64::from(*loss)).sum::<f64>();
             tokens += batch.trained();
         }
-        Ok(Some(nats / tokens as f64))
+        Ok(Some((nats / tokens as f64, None)))
     }
 
     /// Whether a measurement is to be made after `step` of `steps`.
@@ -78,7 +120,7 @@ impl<'a> Validation<'a> {
         checkpoints: &Checkpoints<'_>,
         stop: &AtomicBool,
     ) -> Result<Option<Progress>, TrainError> {
-        let Some(loss) = self.measure(model, stop)? else { return Ok(None) };
+        let Some((loss, pairs)) = self.measure(model, stop)? else { return Ok(None) };
         if !loss.is_finite() {
             return Err(TrainError::Diverged { what: "the validation loss", step });
         }
@@ -96,7 +138,7 @@ impl<'a> Validation<'a> {
         watch.stale = if gain { 0 } else { watch.stale + 1 };
         watch.first.get_or_insert((step, loss));
         watch.last = Some((step, loss));
-        Ok(Some(Progress::Validated { step, loss, gain }))
+        Ok(Some(Progress::Validated { step, loss, gain, pairs }))
     }
 
     /// Whether training is to end, because the loss does not gain any more.
@@ -136,7 +178,7 @@ impl<'a> Validation<'a> {
         for parameter in model.trainable_mut().list_mut() {
             parameter.values.iter_mut().for_each(|value| *value *= share);
         }
-        let Some(loss) = self.measure(model, stop)? else { return Ok(None) };
+        let Some((loss, _)) = self.measure(model, stop)? else { return Ok(None) };
         if loss < outcome.kept {
             (outcome.kept, outcome.step) = (loss, None);
         } else {

@@ -23,7 +23,7 @@ fn trained(ended: Result<Ended, TrainError>) -> TrainOutcome {
 /// Every look at the validation side: steps done, loss to the bit, gain.
 fn looks(reports: &[Progress]) -> Vec<(u64, u64, bool)> {
     let look = |report: &Progress| match report {
-        Progress::Validated { step, loss, gain } => Some((*step, loss.to_bits(), *gain)),
+        Progress::Validated { step, loss, gain, .. } => Some((*step, loss.to_bits(), *gain)),
         _ => None,
     };
     reports.iter().filter_map(look).collect()

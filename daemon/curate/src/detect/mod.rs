@@ -38,7 +38,7 @@ impl Detectors {
 
     /// Every finding of a text, by position, none overlapping another. Time is linear in the text.
     pub fn find(&self, kind: Kind, text: &str) -> Vec<Finding> {
-        let escaped = matches!(kind, Kind::Json | Kind::Chat | Kind::Code);
+        let escaped = matches!(kind, Kind::Json | Kind::Chat | Kind::Preference | Kind::Code);
         let mut found = self.scan(text.as_bytes(), escaped);
         if found.is_empty() {
             return found;

@@ -41,7 +41,7 @@ pub(crate) fn redact(
     findings: &[Finding],
     numbering: &mut Numbering,
 ) -> (String, Vec<Redaction>) {
-    let json = matches!(kind, Kind::Json | Kind::Chat);
+    let json = matches!(kind, Kind::Json | Kind::Chat | Kind::Preference);
     let mut body = String::with_capacity(text.len());
     let mut redactions = Vec::with_capacity(findings.len());
     let (mut copied, mut quoted, mut looked) = (0, false, 0);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use moat_contracts::{
-    Digest, Example, Method, OptimizerRecipe, Progress, Protection, Recipe, RecordId, Split, TrainJob,
+    Digest, Example, Kind, Method, OptimizerRecipe, Progress, Protection, Recipe, RecordId, Split, TrainJob,
     TrainRecipe,
 };
 use moat_protocol::engine::{FromEngine, ToEngine};
@@ -153,7 +153,7 @@ pub(crate) fn examples(split: Split) -> Vec<Example> {
                 record: RecordId(Digest::of(body.as_bytes())),
                 source: "handbook".to_owned(),
                 split,
-                chat: false,
+                kind: Kind::Prose,
                 body,
             }
         })

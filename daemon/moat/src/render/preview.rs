@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use moat_contracts::{MemoryPart, MemoryPlan, Preview, Proof, Survey};
+use moat_contracts::{MemoryPart, MemoryPlan, Preview, Proof, Stretch, Survey};
 use moat_protocol::control::RunPreview;
 
 use super::table::{Cell, pairs, table};
@@ -12,7 +12,7 @@ const MARKS: [char; 2] = ['\u{27e6}', '\u{27e7}'];
 
 /// What a run would train on and take, and one example of it.
 pub(super) fn preview(view: &View, found: &RunPreview) -> String {
-    let Preview { survey, proofs, memory, record, example, left, .. } = &found.preview;
+    let Preview { survey, proofs, memory, record, example, rejected, left, .. } = &found.preview;
     let sides = &found.sides;
     let side = |name, records: u64, tokens: u64| {
         let records = counted(records, "record");
@@ -50,6 +50,23 @@ pub(super) fn preview(view: &View, found: &RunPreview) -> String {
     let title = format!("record {}, as it is trained on: {legend}", record.0.short());
     // Writing to a String cannot fail.
     let _ = writeln!(page, "{}", view.paint(Tone::Strong, &title));
+    stretches(view, example, &mut page);
+    if *left > 0 {
+        let _ = writeln!(page, "{}", view.paint(Tone::Faint, &format!("and {} more tokens", count(*left))));
+    }
+    if !rejected.is_empty() {
+        let _ = writeln!(
+            page,
+            "\n{}",
+            view.paint(Tone::Strong, "its rejected answer, which is made less likely")
+        );
+        stretches(view, rejected, &mut page);
+    }
+    page
+}
+
+/// An example with its mask.
+fn stretches(view: &View, example: &[Stretch], page: &mut String) {
     for stretch in example {
         let text = clean_lines(&stretch.text);
         match (view.colors, stretch.trained) {
@@ -66,33 +83,33 @@ pub(super) fn preview(view: &View, found: &RunPreview) -> String {
     if !page.ends_with('\n') {
         page.push('\n');
     }
-    if *left > 0 {
-        let _ = writeln!(page, "{}", view.paint(Tone::Faint, &format!("and {} more tokens", count(*left))));
-    }
-    page
 }
 
 /// Lengths, rows and memory in a few lines.
 pub(crate) fn facts(view: &View, survey: &Survey, memory: &MemoryPlan) -> String {
-    let Survey { examples, chats, shortest, median, p95, longest, cut, rows, steps, tokens, .. } = *survey;
+    let Survey {
+        examples, chats, pairs: both, shortest, median, p95, longest, cut, rows, steps, tokens, ..
+    } = *survey;
+    let both = if both > 0 { ", each two answers to one prompt" } else { "" };
+    let how = if survey.pairs > 0 { "left out" } else { "cut" };
     let chats = if chats > 0 { format!(", {} of them chats", count(chats)) } else { String::new() };
-    let cut = if cut > 0 { format!(", {} longer than a row and cut", count(cut)) } else { String::new() };
+    let cut = if cut > 0 { format!(", {} longer than a row and {how}", count(cut)) } else { String::new() };
     let share = fixed(survey.trained_share() * 100.0, 1);
     let limit = match memory.available {
         0 => String::new(),
         available => format!(" of {} at most", bytes(available)),
     };
     let over = if memory.fits() { "" } else { ", which does not fit" };
-    let how = if memory.recompute { ", blocks computed again in the backward" } else { "" };
+    let again = if memory.recompute { ", blocks computed again in the backward" } else { "" };
     let lengths = [shortest, median, p95, longest].map(count).join(" / ");
     pairs(
         view,
         &[
-            ("examples", format!("{}{chats}{cut}", count(examples))),
+            ("examples", format!("{}{both}{chats}{cut}", count(examples))),
             ("lengths", format!("{lengths} tokens (shortest / median / 95% / longest)")),
             ("learnt", format!("{share}% of {} tokens", count(tokens))),
             ("packed", format!("{}, {}", counted(rows, "row"), counted(steps, "step"))),
-            ("memory", format!("{} planned{limit}{over}{how}", bytes(memory.total()))),
+            ("memory", format!("{} planned{limit}{over}{again}", bytes(memory.total()))),
         ],
     )
 }

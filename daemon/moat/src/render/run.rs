@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use moat_contracts::{EdgeReport, Interval, SourceEdge, TrainOutcome};
+use moat_contracts::{EdgeReport, Interval, Objective, PreferenceReport, Recipe, SourceEdge, TrainOutcome};
 use moat_protocol::control::{Course, Run, RunState};
 
 use super::table::{Cell, pairs, table};
@@ -29,8 +29,9 @@ pub(super) fn runs(view: &View, runs: &[Run]) -> String {
 }
 
 fn short_edge(edge: &EdgeReport) -> String {
-    match (edge.has_edge, edge.all.edge) {
-        (true, Some(interval)) => fixed(interval.value, 3),
+    match (edge.has_edge, edge.all.edge, edge.preference) {
+        (true, _, Some(preference)) => format!("{} %", fixed(preference.accuracy * 100.0, 1)),
+        (true, Some(interval), None) => fixed(interval.value, 3),
         _ => "none".to_owned(),
     }
 }
@@ -66,8 +67,14 @@ pub(super) fn run(view: &View, run: &Run) -> String {
             ("dataset", run.dataset.map(|dataset| dataset.0.short()).unwrap_or_default()),
             ("created", view.time(run.created)),
             ("steps", steps(run)),
-            ("training", run.outcome.as_ref().map(training).unwrap_or_default()),
-            ("validation", run.outcome.as_ref().map(validation).unwrap_or_default()),
+            (
+                "training",
+                run.outcome.as_ref().map(|outcome| training(outcome, unit(recipe))).unwrap_or_default(),
+            ),
+            (
+                "validation",
+                run.outcome.as_ref().map(|outcome| validation(outcome, unit(recipe))).unwrap_or_default(),
+            ),
             ("weights", run.weights.as_deref().map(clean).unwrap_or_default()),
         ],
     );
@@ -106,7 +113,15 @@ fn steps(run: &Run) -> String {
     format!("{}{of}{}", count(run.steps), left.unwrap_or_default())
 }
 
-fn validation(outcome: &TrainOutcome) -> String {
+/// What a loss is the mean over.
+const fn unit(recipe: &Recipe) -> &'static str {
+    match recipe.train.objective {
+        Objective::Text => "token",
+        Objective::Dpo => "preference",
+    }
+}
+
+fn validation(outcome: &TrainOutcome, of: &str) -> String {
     let Some(validation) = outcome.validation else { return String::new() };
     let kept = match validation.step {
         Some(step) => format!("the weights after step {}", count(step)),
@@ -114,14 +129,14 @@ fn validation(outcome: &TrainOutcome) -> String {
     };
     let early = if validation.early { ", ended early" } else { "" };
     format!(
-        "loss {:.3} to {:.3} nats a token on the validation side, with {kept}{early}",
+        "loss {:.3} to {:.3} nats a {of} on the validation side, with {kept}{early}",
         validation.first, validation.kept
     )
 }
 
-fn training(outcome: &TrainOutcome) -> String {
+fn training(outcome: &TrainOutcome, of: &str) -> String {
     format!(
-        "{} tokens, loss {:.3} to {:.3} nats a token, peak memory {}",
+        "{} tokens, loss {:.3} to {:.3} nats a {of}, peak memory {}",
         count(outcome.tokens),
         outcome.first_loss,
         outcome.last_loss,
@@ -181,6 +196,9 @@ fn forgotten(report: &EdgeReport, percent: &str) -> String {
 
 /// What a person should take away.
 fn sentence(report: &EdgeReport, percent: &str) -> String {
+    if let Some(preference) = &report.preference {
+        return preferred(preference, report.has_edge, percent);
+    }
     let Some(edge) = report.all.edge else {
         let records = counted(report.all.records, "held-back record");
         return format!("no edge: {records} are too few for an interval");
@@ -197,6 +215,22 @@ fn sentence(report: &EdgeReport, percent: &str) -> String {
         let word = if edge.value < 0.0 { "worse" } else { "better" };
         format!("no edge: {value} bits per byte {word}, which may be chance ({interval})")
     }
+}
+
+/// The same of a run on preferences; the bits above are those of the chosen answers.
+fn preferred(preference: &PreferenceReport, has_edge: bool, percent: &str) -> String {
+    let share = fixed(preference.accuracy * 100.0, 1);
+    let pairs = counted(preference.pairs, "held-back preference");
+    let Some(interval) = preference.interval else {
+        return format!("no edge: {pairs} are too few for an interval");
+    };
+    let range = format!("{} to {}", fixed(interval.low * 100.0, 1), fixed(interval.high * 100.0, 1));
+    let found = format!(
+        "against its base it raises the chosen answer above the rejected one in {share}% of {pairs} ({percent}% interval {range}), by {} nats on average",
+        fixed(preference.margin, 3)
+    );
+    let word = if has_edge { "edge" } else { "no edge, since a half is chance" };
+    format!("{word}: {found}")
 }
 
 pub(super) fn ends(interval: Interval, places: usize) -> String {

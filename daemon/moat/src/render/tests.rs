@@ -387,6 +387,7 @@ fn report(edge: Option<[f64; 3]>) -> EdgeReport {
             ("handbook".to_owned(), all.clone()),
             ("wiki".to_owned(), SourceEdge { records: 1, edge: None, ..all.clone() }),
         ]),
+        preference: None,
         has_edge: edge.is_some_and(|edge| edge.low > 0.0),
         all,
         forgetting: ForgettingReport {
@@ -455,6 +456,7 @@ fn survey() -> Survey {
     Survey {
         examples: 120,
         chats: 3,
+        pairs: 0,
         tokens: 24_000,
         trained: 18_000,
         shortest: 12,
@@ -501,6 +503,7 @@ fn a_preview_marks_what_is_learnt() {
         memory: memory(),
         record: RecordId(digest(9)),
         example,
+        rejected: Vec::new(),
         left: 1200,
     };
     let found = RunPreview { dataset: DatasetId(digest(5)), sides, recipe: digest(1), preview };

@@ -2,7 +2,10 @@
 
 use super::{KINDS, Kind, batch, model, tiny};
 use crate::random::Random;
-use crate::{Batch, Gradients, Lora, LoraShape, Model, forward_backward, logits, token_losses};
+use crate::{
+    Batch, Gradients, Lora, LoraShape, Model, Preference, forward_backward, forward_backward_pairs, logits,
+    segment_losses, token_losses,
+};
 
 fn loss(model: &Model<f64>, batch: &Batch) -> f64 {
     token_losses(model, batch).unwrap().iter().sum()
@@ -95,5 +98,50 @@ fn attention_over_more_rows_than_one_block() {
         let mut architecture = tiny(kind);
         architecture.layers = 1;
         check(&model(architecture, Some(1), 8).cast(), &batch(&[150, 70], 17, 9));
+    }
+}
+
+/// The loss of pairs against finite differences of it, with a reference of other weights and with smoothed labels.
+#[test]
+fn pairs_of_each_family() {
+    let preference = Preference { beta: 0.7, label_smoothing: 0.1 };
+    for kind in KINDS {
+        for rank in [None, Some(2)] {
+            let mut model: Model<f64> = model(tiny(kind), rank, 5).cast();
+            let batch = batch(&[9, 4, 8, 6], 17, 6);
+            let reference = [20.0, 9.0, 12.0, 14.0];
+            let mut gradients = Gradients::new(&model);
+            let mut buffers = Gradients::new(&model);
+            let mut loss = |model: &Model<f64>| -> f64 {
+                let sums = segment_losses(model, &batch, &mut buffers).unwrap();
+                let pairs = sums.chunks(2).zip(reference.chunks(2));
+                pairs.map(|(own, of)| preference.loss([own[0], own[1]], [of[0], of[1]]).loss).sum()
+            };
+            let sums =
+                forward_backward_pairs(&model, &batch, &reference, preference, 0.5, false, &mut gradients)
+                    .unwrap();
+            let rows = token_losses(&model, &batch).unwrap();
+            for (sum, ends) in sums.iter().zip(batch.segments.windows(2)) {
+                assert!((sum - rows[ends[0]..ends[1]].iter().sum::<f64>()).abs() < 1e-9);
+            }
+            let step = 1e-4;
+            for tensor in 0..model.trainable().list().len() {
+                let own = gradients.named().list()[tensor].clone();
+                let largest = own.values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+                for place in (0..own.values.len()).step_by(own.values.len().div_ceil(5)) {
+                    let mut at = |offset: f64| {
+                        let value = model.trainable().list()[tensor].values[place];
+                        model.trainable_mut().list_mut()[tensor].values[place] = value + offset;
+                        let loss = loss(&model);
+                        model.trainable_mut().list_mut()[tensor].values[place] = value;
+                        loss
+                    };
+                    let slope =
+                        (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step);
+                    let error = (own.values[place] - 0.5 * slope).abs();
+                    assert!(error < 1e-7 * (1.0 + largest), "{} at {place}: {error:e}", own.name);
+                }
+            }
+        }
     }
 }

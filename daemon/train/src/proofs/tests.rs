@@ -1,10 +1,11 @@
 //! Each proof on what is right, and on something that was broken for it.
 
 use moat_contracts::{Architecture, Claim, Proof, Recipe};
-use moat_tensor::{Batch, Gradients, IGNORE, Lora, Model, Weights};
+use moat_tensor::{Batch, Gradients, IGNORE, Lora, Model, Preference, Weights};
 
 use super::{
-    accumulation, changed, fingerprints, first_loss, joined, merge_of, packing, reached, silent, stir,
+    accumulation, base_losses, changed, fingerprints, first_loss, indifference, joined, merge_of, packing,
+    reached, silent, stir,
 };
 
 fn model() -> Model {
@@ -45,19 +46,19 @@ fn a_step_that_reaches_what_it_must_is_told_from_one_that_does_not() {
     let (mut model, recipe, batch) = (stirred(), Recipe::default(), joined(&pieces()));
     let before = (model.weights.parameters().clone(), model.trainable().clone());
     let mut gradients = Gradients::new(&model);
-    let proof = reached(&mut model, &batch, &recipe, false, &mut gradients).unwrap();
+    let proof = reached(&mut model, &batch, None, &recipe, false, &mut gradients).unwrap();
     assert_judged(&proof, Claim::Gradients, true);
     assert_eq!((model.weights.parameters(), model.trainable()), (&before.0, &before.1));
     assert_eq!(gradients.norm(), 0.0);
     // Where B is zero, nothing reaches A.
     let mut fresh = self::model();
-    let proof = reached(&mut fresh, &batch, &recipe, false, &mut gradients).unwrap();
+    let proof = reached(&mut fresh, &batch, None, &recipe, false, &mut gradients).unwrap();
     assert_judged(&proof, Claim::Gradients, false);
     assert!(proof.compared.contains("lora_A"), "{}", proof.compared);
     // A rate that moves nothing.
     let mut still = recipe;
     still.optimizer.learning_rate = 1e-30;
-    let proof = reached(&mut model, &batch, &still, false, &mut gradients).unwrap();
+    let proof = reached(&mut model, &batch, None, &still, false, &mut gradients).unwrap();
     assert_judged(&proof, Claim::Gradients, false);
 }
 
@@ -104,14 +105,14 @@ fn gradients_that_do_not_add_up_are_found() {
     let mut gradients = Gradients::new(&model);
     let whole = joined(&pieces);
     for recompute in [false, true] {
-        let proof = accumulation(&model, &whole, &pieces, recompute, &mut gradients).unwrap();
+        let proof = accumulation(&model, &whole, &pieces, None, recompute, &mut gradients).unwrap();
         assert_judged(&proof, Claim::Accumulation, true);
     }
-    let proof = accumulation(&model, &whole, &pieces[..2], false, &mut gradients).unwrap();
+    let proof = accumulation(&model, &whole, &pieces[..2], None, false, &mut gradients).unwrap();
     assert_judged(&proof, Claim::Accumulation, false);
     let mut masked = pieces;
     masked[0].targets[..10].fill(IGNORE);
-    let proof = accumulation(&model, &whole, &masked, false, &mut gradients).unwrap();
+    let proof = accumulation(&model, &whole, &masked, None, false, &mut gradients).unwrap();
     assert_judged(&proof, Claim::Accumulation, false);
 }
 
@@ -136,4 +137,38 @@ fn a_merge_with_a_flipped_sign_is_found_and_the_weights_stay() {
     assert_judged(&merge_of(&mut model, &lacking, Claim::Merge, &sample).unwrap(), Claim::Merge, false);
     assert_eq!(*model.weights.parameters(), before);
     assert!(model.adapter.is_some());
+}
+
+#[test]
+fn a_reference_of_other_weights_and_pairs_that_do_not_add_up_are_found() {
+    let preference = Preference { beta: 0.1, label_smoothing: 0.0 };
+    let tokens =
+        |from: u32, length: u32| (0..length).map(|at| (from * 7 + at * at * 5) % 64).collect::<Vec<_>>();
+    let pair =
+        |from: u32| joined(&[Batch::sequence(&tokens(from, 20)), Batch::sequence(&tokens(from + 1, 11))]);
+    let pairs = [pair(1), pair(5), pair(9)];
+    let whole = joined(&pairs);
+    assert_eq!(whole.segments, [0, 20, 31, 51, 62, 82, 93]);
+    let mut model = model();
+    let mut gradients = Gradients::new(&model);
+    let reference = base_losses(&mut model, &whole, &mut gradients).unwrap();
+    let proof = indifference(&model, &whole, preference, &reference, false, &mut gradients).unwrap();
+    assert_eq!((proof.held, proof.figure), (true, 0.0), "{proof:?}");
+    let mut stirred = stirred();
+    let proof = indifference(&stirred, &whole, preference, &reference, false, &mut gradients).unwrap();
+    assert_judged(&proof, Claim::Reference, false);
+
+    let sums: Vec<_> =
+        pairs.iter().map(|pair| base_losses(&mut model, pair, &mut gradients).unwrap()).collect();
+    let aim = Some((preference, sums.as_slice()));
+    let proof = accumulation(&stirred, &whole, &pairs, aim, false, &mut gradients).unwrap();
+    assert_judged(&proof, Claim::Accumulation, true);
+    let swapped: Vec<Vec<f64>> = sums.iter().map(|sums| vec![sums[1], sums[0]]).collect();
+    let once = [sums[0].clone(), swapped[1].clone(), swapped[2].clone()];
+    let odd = accumulation(&stirred, &whole, &pairs[..2], Some((preference, &once)), false, &mut gradients)
+        .unwrap();
+    assert_judged(&odd, Claim::Accumulation, false);
+    let (recipe, aim) = (Recipe::default(), Some((preference, reference.as_slice())));
+    let proof = reached(&mut stirred, &whole, aim, &recipe, false, &mut gradients).unwrap();
+    assert_judged(&proof, Claim::Gradients, true);
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{
-    Digest, Example, Method, OptimizerRecipe, Progress, Recipe, RecordId, RunKey, RunPart, Split, TrainJob,
-    TrainRecipe,
+    Digest, Example, Kind, Method, OptimizerRecipe, Progress, Recipe, RecordId, RunKey, RunPart, Split,
+    TrainJob, TrainRecipe,
 };
 use moat_tensor::{Folder, StoredType};
 use moat_train::{Corpus, Ended, Intake, TrainError, initialise, train};
@@ -83,13 +83,13 @@ pub(crate) fn text(body: &str) -> Example {
         record: RecordId(Digest::of(body.as_bytes())),
         source: "handbook".to_owned(),
         split: Split::Train,
-        chat: false,
+        kind: Kind::Prose,
         body: body.to_owned(),
     }
 }
 
 pub(crate) fn chat(body: &str) -> Example {
-    Example { chat: true, ..text(body) }
+    Example { kind: Kind::Chat, ..text(body) }
 }
 
 /// Texts of many lengths, and a few conversations.
