@@ -436,6 +436,7 @@ fn a_sweep_is_written_with_its_runs_and_losses_replace_those_before() {
         bytes: 10,
         base_nats: 3.0,
         tuned_nats,
+        answers: None,
     };
     let batch = catalog.write().unwrap();
     batch.put_losses("demo-2", &[loss(2, 1.5), loss(1, 2.5)]).unwrap();

@@ -25,7 +25,7 @@ pub struct DocumentLoss {
 
 /// The two answers of a preference, whole and with the tokens that end them: summed negative log-likelihood, nats, under
 /// the base and under the tuned model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AnswerLosses {
     /// Of the chosen answer.
     pub chosen: [f64; 2],
@@ -41,7 +41,7 @@ impl AnswerLosses {
 }
 
 /// How often a tuned model prefers the answers that people chose, on held-back preferences.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PreferenceReport {
     /// Preferences that were measured.
     pub pairs: u64,

@@ -77,7 +77,7 @@ pub struct TrainOutcome {
 
 /// How a model tells the answers of pairs apart, by the rewards that DPO gives them (Rafailov et al., arXiv 2305.18290):
 /// β times how much likelier than at the start an answer is, in nats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PairFigures {
     /// Pairs that were looked at.
     pub pairs: u64,

@@ -35,7 +35,7 @@ pub enum Claim {
 
 impl Claim {
     /// All, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Masks,
         Self::Turns,
         Self::Gradients,

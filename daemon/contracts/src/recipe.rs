@@ -75,7 +75,7 @@ pub enum Method {
 }
 
 /// What the loss is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// The next token of texts, and of chats that of the assistant's answers. It takes every kind but preferences.
@@ -87,7 +87,7 @@ pub enum Objective {
 }
 
 /// Which of a chat's answers are learnt; a message that says `"train": false` never is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LearntTurns {
     /// Every one.
@@ -98,7 +98,7 @@ pub enum LearntTurns {
 }
 
 /// The loss on pairs of answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DpoRecipe {
     /// How strongly the reference holds: the higher, the less far the weights go from it.

@@ -319,6 +319,7 @@ mod tests {
             memory: 1 << 30,
             seconds_left: 240.0,
             cores: 1.9,
+            pairs: None,
         };
         let step = of_run(step);
         // A resumed run began at step 100: 20 steps in 10 s, 480 to go.
@@ -339,7 +340,7 @@ mod tests {
             shown(&of_run(training), 0, 0),
             "demo-1: 600 steps on 1.25 M of 14.0 M parameters, going on after step 100"
         );
-        let looked = Report::Validated { step: 1200, loss: 3.2, gain: true };
+        let looked = Report::Validated { step: 1200, loss: 3.2, gain: true, pairs: None };
         assert_eq!(shown(&of_run(looked), 0, 0), "demo-1: validation loss 3.200 after 1,200 steps");
         assert_eq!(shown(&of_run(Report::Checkpoint { step: 5 }), 0, 0), "");
         let part =

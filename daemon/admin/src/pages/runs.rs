@@ -175,6 +175,7 @@ impl Told {
                 memory,
                 seconds_left,
                 cores,
+                pairs: _,
             } => {
                 self.planned = Some(steps);
                 self.doing.clear();

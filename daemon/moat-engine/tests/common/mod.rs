@@ -70,6 +70,8 @@ impl Engine {
         loop {
             match self.hear().unwrap() {
                 FromEngine::Progress(report) => reports.push(report),
+                // What an answer is made of is told again with the whole of it.
+                FromEngine::Piece { .. } => {}
                 last => return (reports, last),
             }
         }
