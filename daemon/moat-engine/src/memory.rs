@@ -7,12 +7,14 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// Bytes of memory that this process may take: the least of what the machine has and of what each control group above it
 /// allows (cgroups(7), memory.max). 0 where nothing tells.
 pub(crate) fn allowed() -> u64 {
-    let info = rustix::system::sysinfo();
-    #[allow(clippy::useless_conversion, reason = "the fields are as wide as the machine's words")]
-    let machine = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    // A filter of system calls may refuse to tell, and what was not told is not known.
+    let machine = nix::sys::sysinfo::sysinfo().map(|info| info.ram_total());
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let groups = group(&own).map(|path| limit(Path::new(GROUPS), &path)).unwrap_or(u64::MAX);
-    machine.min(groups)
+    match machine.unwrap_or(u64::MAX).min(groups) {
+        u64::MAX => 0,
+        bytes => bytes,
+    }
 }
 
 /// The group of version 2 that `/proc/self/cgroup` names.
