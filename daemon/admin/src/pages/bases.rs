@@ -13,7 +13,7 @@ use crate::site::{Outcome, Page, Visit, reply_of};
 pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
     let bases = reply_of!(visit.ask(Request::Bases).await?, Reply::Bases(bases) => bases);
     let body = html! {
-        p.trail { a href="/models" { "Models" } }
+        @if visit.may(Act::EdgeRead) { p.trail { a href="/models" { "Models" } } }
         h1 { "Bases" }
         @if bases.is_empty() { p.empty { "No base yet. A base is an open model as it was released; runs tune it." } } @else { (list(&bases)) }
         @if visit.may(Act::BaseImport) { (form(&visit)) }
