@@ -32,6 +32,9 @@ pub(crate) struct Trial {
 impl Trial {
     /// Puts changes over the rules in force.
     pub(crate) fn new(daemon: &Daemon, changes: &Value, most: u64, seed: u64) -> Result<Self, Failure> {
+        if !changes.is_object() {
+            return Err(Failure::request("the changes are no table of keys of [curation]"));
+        }
         let mut whole = serde_json::to_value(&daemon.settings.curation).map_err(Failure::internal)?;
         merge(&mut whole, changes);
         // The parser's own message could repeat what was sent.
