@@ -68,7 +68,7 @@ fn a_trial_counts_what_could_be_read_and_names_what_could_not() {
     )
     .unwrap();
     place.write("closed.txt", "words");
-    fs::set_permissions(place.path("closed.txt"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("closed.txt"), fs::Permissions::from_mode(0o000)).unwrap();
     let all_powerful = fs::read(place.path("closed.txt")).is_ok();
 
     let trial = place.folder.test(LIMITS).unwrap();
