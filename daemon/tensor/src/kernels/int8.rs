@@ -96,6 +96,7 @@ impl Panel {
     }
 
     /// The `place`th of them: of columns that are outputs, or with `back` of columns that are inputs.
+    #[inline(always)]
     fn fill(&mut self, weight: Tiles<'_>, back: bool, place: usize) {
         let across = weight.inputs.div_ceil(TILE);
         let first = place * TILE;
@@ -105,30 +106,47 @@ impl Panel {
             *scale = weight.scales[row / TILE * across + column / TILE];
             let rows = TILE.min(weight.outputs - row);
             let columns = TILE.min(weight.inputs - column);
+            let quads = codes.as_chunks_mut::<4>().0;
+            let line = |offset: usize| &weight.codes[(row + offset) * weight.inputs + column..][..columns];
             if rows < TILE || columns < TILE {
-                codes.fill(0);
-            }
-            for offset in 0..rows {
-                let line = &weight.codes[(row + offset) * weight.inputs + column..][..columns];
-                if back {
-                    // A line holds one k of all columns.
-                    let to = &mut codes[offset / 4 * 4 * TILE..];
-                    for (code, to) in line.iter().zip(to[offset % 4..].iter_mut().step_by(4)) {
-                        *to = *code;
+                codes_of_edge(quads, rows, back, line);
+            } else if back {
+                // A line holds one k of all columns.
+                for (four, quads) in quads.chunks_exact_mut(TILE).enumerate() {
+                    let [a, b, c, d] = std::array::from_fn(|k| &line(4 * four + k)[..TILE]);
+                    for (column, quad) in quads.iter_mut().enumerate() {
+                        *quad = [a[column], b[column], c[column], d[column]];
                     }
-                } else {
-                    // A line holds all k of one column.
-                    for (four, line) in line.chunks(4).enumerate() {
-                        codes[four * 4 * TILE + 4 * offset..][..line.len()].copy_from_slice(line);
+                }
+            } else {
+                // A line holds all k of one column.
+                for offset in 0..TILE {
+                    let line = line(offset).as_chunks::<4>().0;
+                    for (quad, four) in quads[offset..].iter_mut().step_by(TILE).zip(line) {
+                        *quad = *four;
                     }
                 }
             }
-            starts.fill(0);
-            for four in codes.chunks(4 * TILE) {
-                for (start, codes) in starts.iter_mut().zip(four.as_chunks::<4>().0) {
-                    *start -= 128 * codes.iter().map(|code| i32::from(*code)).sum::<i32>();
+            let mut sums = [0_i32; TILE];
+            for quads in codes.as_chunks::<4>().0.chunks_exact(TILE) {
+                for (sum, [a, b, c, d]) in sums.iter_mut().zip(quads) {
+                    *sum += i32::from(*a) + i32::from(*b) + i32::from(*c) + i32::from(*d);
                 }
             }
+            for (start, sum) in starts.iter_mut().zip(sums) {
+                *start = -128 * sum;
+            }
+        }
+    }
+}
+
+/// A tile that is cut off by the weight's edge, filled up with zeros.
+fn codes_of_edge<'a>(quads: &mut [[i8; 4]], rows: usize, back: bool, line: impl Fn(usize) -> &'a [i8]) {
+    quads.fill([0; 4]);
+    for offset in 0..rows {
+        for (place, code) in line(offset).iter().enumerate() {
+            let (k, column) = if back { (offset, place) } else { (place, offset) };
+            quads[k / 4 * TILE + column][k % 4] = *code;
         }
     }
 }
