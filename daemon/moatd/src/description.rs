@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
-use crate::people::{Needed, needed};
+use crate::people::{Needed, also, needed};
 
 /// Where the description keeps the types that several verbs share.
 const SCHEMAS: &str = "#/components/schemas/";
@@ -153,7 +153,10 @@ fn path(verb: &str, schema: Value, schemas: &Map<String, Value>) -> Result<Value
         Needed::Nothing => told(&json!([{ "key": [Act::StatusRead.word()] }]), Act::StatusRead.word()),
         Needed::Act(act) => match TABLE.iter().any(|row| row.act == act && row.in_person) {
             true => told(&json!([]), act.word()),
-            false => told(&json!([{ "key": [act.word()] }]), act.word()),
+            false => {
+                let scopes: Vec<_> = std::iter::once(act).chain(also(&request)).map(Act::word).collect();
+                told(&json!([{ "key": scopes }]), act.word())
+            }
         },
     })
 }

@@ -337,7 +337,7 @@ pub(crate) enum Needed {
 }
 
 /// A second right that a request needs.
-fn also(request: &Request) -> Option<Act> {
+pub(crate) fn also(request: &Request) -> Option<Act> {
     matches!(request, Request::RunSample { .. }).then_some(Act::ModelAsk)
 }
 
