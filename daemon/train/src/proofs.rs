@@ -87,7 +87,7 @@ pub(crate) fn of_model(
     let aim = aim.as_ref().map(|(preference, reference)| (*preference, reference.as_slice()));
     let sums = pairs.map(|preference| (preference, sums.as_slice()));
     // From here on with an adapter that is not as it began: where B is zero, nothing of A shows.
-    let adapter = model.adapter.clone();
+    let (adapter, products) = (model.adapter.clone(), model.weights.precision());
     if let Some(adapter) = &mut model.adapter {
         stir(adapter, recipe.seed);
     }
@@ -96,6 +96,8 @@ pub(crate) fn of_model(
         let gradient = reached(model, &batch, aim, recipe, recompute, &mut gradients)?;
         gradients.release();
         give_back();
+        // What follows compares sums in two orders, to more digits than products in 8 bits have.
+        model.weights.set_precision(Precision::F32)?;
         let packed = packing(model, &whole, &pieces)?;
         give_back();
         let accumulated = accumulation(model, &whole, &pieces, sums, recompute, &mut gradients)?;
@@ -105,6 +107,7 @@ pub(crate) fn of_model(
             .chain(merge(model, Claim::Merge, &whole)?)
             .collect())
     })();
+    model.weights.set_precision(products)?;
     model.adapter = adapter;
     drop(gradients);
     give_back();
