@@ -318,6 +318,8 @@ fn the_boundary_tells_what_each_process_gave_up_and_an_entry_carries_its_proof()
         ("eve", "auditor", None),
         ("ben", "approver", None),
         ("k", "admin,engineer", Some(own)),
+        // Root's command line counts for nobody among those who ask and agree.
+        ("cyd", "admin,engineer", None),
     ]);
     let key =
         Request::ApiKeyCreate { name: "reports".to_owned(), scope: vec!["status.read".to_owned()], days: 2 };

@@ -201,7 +201,7 @@ fn runs_and_sweeps_are_begun_compared_and_read_in_a_browser() {
     site.scan();
     let own = rustix::process::geteuid().as_raw();
     let people = site.set_up(&[
-        ("ada", "steward,engineer", None),
+        ("ada", "steward,engineer,admin", None),
         ("eva", "engineer", None),
         ("ben", "approver", None),
         ("k", "admin,engineer,steward", Some(own)),
