@@ -243,7 +243,7 @@ mod tests {
     fn a_difference_is_that_of_pairs_and_not_of_the_records_hardness() {
         let recipe = EvaluateRecipe { resamples: 20_000, confidence: 0.95 };
         // Both scatter by bits from record to record, the later one is a tenth better on each.
-        let earlier = ten(|n| f64::from(n));
+        let earlier = ten(f64::from);
         let later = ten(|n| f64::from(n) - 0.1);
         let found = difference(&earlier, &later, &recipe, 3).unwrap();
         for interval in [found.edge, found.saved] {

@@ -394,7 +394,7 @@ pub fn forward_backward_pairs<F: Float>(
         return Err(TensorError::Mismatch);
     }
     let segments = batch.segments.len() - 1;
-    if segments % 2 != 0 || reference.len() != segments {
+    if !segments.is_multiple_of(2) || reference.len() != segments {
         let found = format!("{segments} segments and {} sums of the reference are no pairs", reference.len());
         return Err(TensorError::Batch(found));
     }

@@ -18,7 +18,7 @@ fn preferences() -> Vec<Example> {
     let words = ["pump", "valve", "gate", "seal", "night", "check"];
     let pair = |at: usize| {
         let (asked, more) = (words[at % 6], words[(at * at + 1) % 6]);
-        let body = if at % 3 == 0 {
+        let body = if at.is_multiple_of(3) {
             format!(
                 r#"{{"prompt":"the {asked} {at}","chosen":" opens at night with the {more}","rejected":" closes by day"}}"#
             )
