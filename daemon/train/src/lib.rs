@@ -12,6 +12,7 @@ mod checkpoint;
 mod corpus;
 mod error;
 mod files;
+mod infill;
 mod memory;
 mod output;
 mod pairs;

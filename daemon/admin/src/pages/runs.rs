@@ -138,6 +138,7 @@ impl Told {
                 tokens_per_second,
                 memory,
                 seconds_left,
+                ..
             } => {
                 self.planned = Some(steps);
                 self.doing.clear();
