@@ -156,6 +156,9 @@ pub struct Survey {
     /// Preferences among them, each of two answers with their prompt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pairs: u64,
+    /// Stretches of code among them whose middle comes last, to be learnt from both its sides.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rearranged: u64,
     /// Tokens of all examples.
     pub tokens: u64,
     /// Tokens that are learnt in one pass.

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use moat_contracts::Progress as Report;
+use moat_contracts::{PairFigures, Progress as Report};
 use moat_protocol::control::Update;
 
 use crate::exit::{Exit, Failure};
@@ -266,13 +266,15 @@ fn of_run(run: &str, report: &Report) -> Seen {
             let table = preview::proofs(&PLAIN, proofs);
             Seen::Note(format!("{run}: proofs\n{}", table.trim_end()))
         }
-        Report::Step { step, steps, loss, tokens_per_second, .. } => {
-            let words = format!("loss {}, {} tokens/s", fixed(*loss, 3), fixed(*tokens_per_second, 0));
+        Report::Step { step, steps, loss, tokens_per_second, pairs, .. } => {
+            let preferred = preferred(*pairs);
+            let speed = fixed(*tokens_per_second, 0);
+            let words = format!("loss {}{preferred}, {speed} tokens/s", fixed(*loss, 3));
             part(format!("{run} training"), "step", *step, Some(*steps), words)
         }
-        Report::Validated { step, loss, .. } => {
-            let loss = fixed(*loss, 3);
-            Seen::Note(format!("{run}: validation loss {loss} after {}", counted(*step, "step")))
+        Report::Validated { step, loss, pairs, .. } => {
+            let (loss, preferred) = (fixed(*loss, 3), preferred(*pairs));
+            Seen::Note(format!("{run}: validation loss {loss}{preferred} after {}", counted(*step, "step")))
         }
         // Checkpoints come often and matter only after a fall; --json has them.
         Report::Checkpoint { .. } => Seen::Nothing,
@@ -280,6 +282,13 @@ fn of_run(run: &str, report: &Report) -> Seen {
             part(format!("{run} evaluating"), "record", *done, Some(*of), String::new())
         }
     }
+}
+
+/// How pairs were told apart, where they were.
+fn preferred(pairs: Option<PairFigures>) -> String {
+    let Some(pairs) = pairs else { return String::new() };
+    let share = fixed(pairs.accuracy * 100.0, 0);
+    format!(", prefers the chosen answer in {share}%, margin {}", fixed(pairs.margin, 3))
 }
 
 #[cfg(test)]

@@ -115,6 +115,11 @@ impl BaseText {
         self.end
     }
 
+    /// The id of a token by its name.
+    pub(crate) fn token(&self, name: &str) -> Option<u32> {
+        self.marked.token_to_id(name)
+    }
+
     /// What [`BaseText::end`] is written as.
     pub(crate) fn end_text(&self) -> String {
         self.marked.id_to_token(self.end).unwrap_or_default()

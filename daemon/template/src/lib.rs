@@ -8,9 +8,11 @@
 mod base;
 mod chat;
 mod error;
+mod infill;
 mod template;
 
 pub use base::{BaseText, Pieces};
 pub use chat::{Chat, Message, Pair, Turns, messages, only_last, pair};
 pub use error::TemplateError;
+pub use infill::Infill;
 pub use template::{Rendered, Template};

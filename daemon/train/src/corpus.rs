@@ -8,6 +8,7 @@ use moat_template::{BaseText, Chat, TemplateError, messages, only_last, pair};
 use rayon::prelude::*;
 
 use crate::TrainError;
+use crate::infill::{Drawing, Stretch};
 
 /// Marks a token that is trained, within the `u32` that holds it: vocabularies are far below 2^31.
 pub(crate) const TRAINED: u32 = 1 << 31;
@@ -32,6 +33,8 @@ pub struct Corpus {
 pub(crate) struct Facts {
     /// Chats among the examples.
     pub(crate) chats: u64,
+    /// Stretches of code whose middle comes last.
+    pub(crate) rearranged: u64,
     /// Answers whose end is trained, and answers.
     pub(crate) ended: (u64, u64),
     /// Examples of which no token is trained, the first with its record.
@@ -40,7 +43,7 @@ pub(crate) struct Facts {
     pub(crate) refused: (u64, Option<(RecordId, String)>),
     /// What is wrong with the template, of which there is a chat.
     pub(crate) template: Option<String>,
-    /// The example that people are shown: the first chat, or else the first text.
+    /// The example that people are shown: the first chat or rearranged code, or else the first text.
     pub(crate) sample: Range<usize>,
     /// The other answer, where it is a preference.
     pub(crate) rejected: Option<Range<usize>>,
@@ -104,6 +107,7 @@ impl Corpus {
         let fingerprint = Digest::of(b"");
         let facts = Facts {
             chats: 0,
+            rearranged: 0,
             ended: (0, 0),
             masked: (0, None),
             refused: (0, None),
@@ -132,12 +136,14 @@ impl Corpus {
 ///   fill-in-the-middle marks.
 /// - A chat goes through the base's template, and the assistant's turns are trained, with the token that ends each: all of
 ///   them or the last, as the recipe says, but none that says of itself that it is not to be.
+/// - A share of the code is rearranged where the recipe asks for it; a long text is several examples then.
 /// - A preference is two examples, its prompt with each answer; only for an objective that compares them.
 #[derive(Debug)]
 pub struct Intake {
     base: BaseText,
     special: bool,
     recipe: TrainRecipe,
+    drawing: Option<Drawing>,
     group: Vec<Example>,
     group_bytes: usize,
     train: Side,
@@ -163,12 +169,22 @@ struct Found {
     /// Where the second answer begins, of a preference.
     second: Option<usize>,
     chat: bool,
+    /// Whether it is code whose middle comes last.
+    rearranged: bool,
 }
 
 impl Side {
     /// Takes the tokens of an example, and of a chat its answers and how many of them end with a token that is trained.
     fn add(&mut self, record: RecordId, tokens: &[u32], ended: Option<(u64, u64)>) {
         self.add_whole(record, &[tokens], ended);
+    }
+
+    /// The same of a stretch of code.
+    fn add_code(&mut self, record: RecordId, tokens: &[u32], rearranged: bool) {
+        self.add(record, tokens, None);
+        if let Some(found) = self.found.last_mut() {
+            found.rearranged = rearranged;
+        }
     }
 
     /// The same of an example in one part or two.
@@ -179,7 +195,7 @@ impl Side {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let (digest, span) = (Digest::of(&bytes), start..self.tokens.len());
         let second = (parts.len() > 1).then(|| start + parts[0].len());
-        self.found.push(Found { record, digest, span, second, chat: ended.is_some() });
+        self.found.push(Found { record, digest, span, second, chat: ended.is_some(), rearranged: false });
         let (ends, answers) = ended.unwrap_or_default();
         self.ended = (self.ended.0 + ends, self.ended.1 + answers);
         let learnt = |part: &&[u32]| part.iter().skip(1).any(|token| *token & TRAINED != 0);
@@ -198,7 +214,8 @@ impl Side {
     /// The corpus, if there is an example.
     fn finish(mut self) -> Result<Option<Corpus>, TrainError> {
         self.found.sort_by_key(|found| (found.record, found.digest));
-        let Some(shown) = self.found.iter().find(|found| found.chat).or(self.found.first()) else {
+        let special = self.found.iter().find(|found| found.chat || found.rearranged);
+        let Some(shown) = special.or(self.found.first()) else {
             return match self.refused.1 {
                 Some((record, reason)) => Err(TrainError::example(record, reason)),
                 None => Ok(None),
@@ -206,6 +223,7 @@ impl Side {
         };
         let facts = Facts {
             chats: self.found.iter().filter(|found| found.chat).count() as u64,
+            rearranged: self.found.iter().filter(|found| found.rearranged).count() as u64,
             ended: self.ended,
             masked: self.masked,
             refused: self.refused,
@@ -245,7 +263,12 @@ impl Intake {
     /// [`TrainError::Base`] where they cannot be used.
     pub fn for_recipe(folder: &Path, recipe: &Recipe) -> Result<Self, TrainError> {
         let base = BaseText::load(folder)?;
+        let (share, room) = (recipe.train.fim, recipe.train.sequence_length);
+        let drawing = |infill| Drawing { infill, share, seed: recipe.seed, room };
+        let drawing =
+            (share > 0.0).then(|| base.infill().map(drawing).ok_or(TrainError::Infill)).transpose()?;
         Ok(Self {
+            drawing,
             base,
             special: recipe.train.method == Method::Full,
             recipe: recipe.train.clone(),
@@ -298,6 +321,9 @@ impl Intake {
                 if example.split == Split::Validation { &mut self.validation } else { &mut self.train };
             match tokenised? {
                 Tokenised::Text(tokens) => side.add(example.record, &tokens, None),
+                Tokenised::Code(parts) => {
+                    parts.iter().for_each(|(tokens, drawn)| side.add_code(example.record, tokens, *drawn));
+                }
                 Tokenised::Chat(tokens, ended) => side.add(example.record, &tokens, Some(ended)),
                 Tokenised::Pair(answers, ended) => {
                     side.add_whole(example.record, &[&answers[0], &answers[1]], ended);
@@ -349,21 +375,45 @@ impl Intake {
         } else {
             self.base.encode(&example.body).map_err(refused)?
         };
+        // What is measured is as it was written, and so is what is chosen by.
+        let drawing = self.drawing.filter(|_| example.kind == Kind::Code && example.split == Split::Train);
+        // A text that was rearranged already would be twice.
+        let drawing = drawing
+            .filter(|_| !self.special || self.base.encode(&example.body).is_ok_and(|plain| plain == text));
+        if let Some(drawing) = drawing {
+            let stretches = drawing.stretches(&self.base, example.record, &example.body).map_err(refused)?;
+            let tokens = stretches.into_iter().map(|stretch| match stretch {
+                Stretch::Rearranged(tokens) => Ok((trained(tokens), true)),
+                Stretch::Plain(text, ends) => {
+                    let start = self.base.start().into_iter();
+                    let end = ends.then_some(self.base.end());
+                    let tokens = start.chain(self.base.encode(&text)?).chain(end);
+                    Ok((trained(tokens), false))
+                }
+            });
+            return Ok(Tokenised::Code(tokens.collect::<Result<_, TemplateError>>().map_err(refused)?));
+        }
         let start = self.base.start().into_iter();
-        let all = start.chain(text).chain([self.base.end()]);
-        Ok(Tokenised::Text(all.map(|token| token | TRAINED).collect()))
+        Ok(Tokenised::Text(trained(start.chain(text).chain([self.base.end()]))))
     }
 }
 
 /// An example as tokens.
 enum Tokenised {
     Text(Vec<u32>),
+    /// Code in stretches, each with whether it was rearranged.
+    Code(Vec<(Vec<u32>, bool)>),
     /// With the answers whose end is trained, and all answers.
     Chat(Vec<u32>, (u64, u64)),
     /// The chosen and the rejected answer of a preference, each after its prompt; of chats with what is told of a chat.
     Pair(Box<[Vec<u32>; 2]>, Option<(u64, u64)>),
     /// A chat that the template cannot write, and why.
     Refused(String),
+}
+
+/// Tokens that are all learnt.
+fn trained(tokens: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    tokens.into_iter().map(|token| token | TRAINED).collect()
 }
 
 /// A chat's tokens, with [`TRAINED`] where the model is to write them.

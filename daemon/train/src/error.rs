@@ -40,6 +40,11 @@ pub enum TrainError {
     /// No example came.
     #[error("there is nothing to train on: the dataset's training side is empty")]
     Nothing,
+    /// The recipe asks to fill in the middle, but the base does not know how.
+    #[error(
+        "the base has no tokens to fill in the middle with (such as <|fim_prefix|>, <|fim_suffix|>, <|fim_middle|>), so that what it learnt of it could not be asked for: set train.fim = 0, or take a base for code"
+    )]
+    Infill,
     /// No pair fits in its rows.
     #[error(
         "there is nothing to train on: each of the {pairs} preferences has an answer that is longer with its prompt than train.sequence_length = {limit}: raise it"

@@ -14,6 +14,7 @@ mod error;
 mod files;
 #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
 mod gpu;
+mod infill;
 mod memory;
 mod output;
 mod pairs;

@@ -29,6 +29,7 @@ pub(crate) fn survey(corpus: &Corpus, plan: &Plan, sequence_length: usize) -> Su
         examples: corpus.examples() as u64,
         chats: corpus.facts().chats,
         pairs: if corpus.is_pairs() { corpus.examples() as u64 } else { 0 },
+        rearranged: corpus.facts().rearranged,
         tokens: corpus.size(),
         trained: corpus.spans().map(learnt).sum(),
         shortest: share(0),

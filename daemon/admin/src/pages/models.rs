@@ -259,6 +259,15 @@ pub(crate) fn edges(report: &EdgeReport) -> Markup {
     html! {
         p.soft { "Bits per byte on what was held back, with intervals of " (format!("{:.0}", report.confidence * 100.0))
             "\u{202f}% from " (count(u64::from(report.resamples))) " resamples. Fewer bits are better." }
+        @if let Some(preference) = &report.preference {
+            p { "Against its base it raises the chosen answer above the rejected one in "
+                strong { (format!("{:.1}", preference.accuracy * 100.0)) "\u{202f}%" }
+                " of " (count(preference.pairs)) " held-back preferences"
+                @if let Some(range) = preference.interval {
+                    (format!(" (interval {:.1} to {:.1}\u{202f}%)", range.low * 100.0, range.high * 100.0))
+                }
+                "; a half is chance. The bits are those of the chosen answers." }
+        }
         (table("Edge by source", &heads, html! {
             (edge_row("All sources", &report.all, reach))
             @if report.sources.len() > 1 { @for (name, source) in &report.sources { (edge_row(name, source, reach)) } }

@@ -92,7 +92,10 @@ pub(crate) fn facts(view: &View, survey: &Survey, memory: &MemoryPlan) -> String
     } = *survey;
     let both = if both > 0 { ", each two answers to one prompt" } else { "" };
     let how = if survey.pairs > 0 { "left out" } else { "cut" };
-    let chats = if chats > 0 { format!(", {} of them chats", count(chats)) } else { String::new() };
+    let mut chats = if chats > 0 { format!(", {} of them chats", count(chats)) } else { String::new() };
+    if survey.rearranged > 0 {
+        let _ = write!(chats, ", {} of them code with its middle last", count(survey.rearranged));
+    }
     let cut = if cut > 0 { format!(", {} longer than a row and {how}", count(cut)) } else { String::new() };
     let share = fixed(survey.trained_share() * 100.0, 1);
     let limit = match memory.available {

@@ -457,6 +457,7 @@ fn survey() -> Survey {
         examples: 120,
         chats: 3,
         pairs: 0,
+        rearranged: 0,
         tokens: 24_000,
         trained: 18_000,
         shortest: 12,
