@@ -236,7 +236,7 @@ fn recipe_faults_have_their_places() {
         "5:16: split.train_before: expected text in quotes, found a date without quotes",
         "7:10: train.method: must be one of `lora`, `full`, not `lra`",
         "8:10: train.epochs: must be above 0 and at most 1000",
-        "10:19: selection.kinds[1]: must be one of `prose`, `markdown`, `html`, `code`, `json`, `table`, `chat`, not `cod`",
+        "10:19: selection.kinds[1]: must be one of `prose`, `markdown`, `html`, `code`, `json`, `table`, `chat`, `preference`, not `cod`",
         "10:26: selection.kinds[2]: expected text in quotes, found a number",
         "12:1: optimizer.lr: there is no such key: the keys in `optimizer` are `beta1`, `beta2`, `clip`, `decay`, `decay_shape`, `decayed`, `epsilon`, `final_share`, `learning_rate`, `schedule`, `state`, `warmup`, `weight_decay`",
     ];
