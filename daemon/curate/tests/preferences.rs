@@ -25,9 +25,9 @@ const CHOSEN: &str =
 #[test]
 fn all_three_parts_are_redacted_with_the_same_labels() {
     let body = serde_json::json!({
-        "prompt": [{"role": "user", "content": "Who is anna@example.org, and how do I close the valve?"}],
+        "prompt": [{"role": "user", "content": "Who is anna@corp-mail.com, and how do I close the valve?"}],
         "chosen": [{"role": "assistant", "content": CHOSEN}],
-        "rejected": [{"role": "assistant", "content": "Ask ANNA@example.org or\nbert@example.org yourself."}],
+        "rejected": [{"role": "assistant", "content": "Ask ANNA@corp-mail.com or\nbert@corp-mail.com yourself."}],
     });
     let record = curated(&body.to_string());
     assert_eq!(record.verdict, Verdict::Redacted, "{:?}", record.reasons);
@@ -37,7 +37,7 @@ fn all_three_parts_are_redacted_with_the_same_labels() {
     assert_eq!(said("chosen"), CHOSEN);
     assert_eq!(said("rejected"), "Ask [EMAIL_1] or\n[EMAIL_2] yourself.");
 
-    let texts = serde_json::json!({"prompt": "Write to anna@example.org:", "chosen": CHOSEN, "rejected": "bert@example.org"});
+    let texts = serde_json::json!({"prompt": "Write to anna@corp-mail.com:", "chosen": CHOSEN, "rejected": "bert@corp-mail.com"});
     let pair: Value = serde_json::from_str(&curated(&texts.to_string()).body).unwrap();
     assert_eq!(
         (pair["prompt"].as_str(), pair["rejected"].as_str()),
