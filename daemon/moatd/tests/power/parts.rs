@@ -223,7 +223,7 @@ impl Parts {
             let mut steps = said("steps", catalog.steps(&run.name))?;
             // A step that is done again after a stop takes its own time.
             for step in &mut steps {
-                (step.tokens_per_second, step.memory, step.seconds_left) = (0.0, 0, 0.0);
+                (step.tokens_per_second, step.memory, step.seconds_left, step.cores) = (0.0, 0, 0.0, 0.0);
             }
             stock.steps.insert(run.name.clone(), steps);
         }
