@@ -222,7 +222,13 @@ fn what_is_not_trained_is_measured_and_what_carries_no_adapter_learns_nothing() 
         let mut model = model(&wide(16), 4, 9);
         let batch = batch(37, &[9, 12]);
         let targets = ["q_proj".to_owned(), "down_proj".to_owned()];
-        let shape = moat_tensor::LoraShape { rank: 3, alpha: 5.0, rank_stabilized: true, targets: &targets };
+        let shape = moat_tensor::LoraShape {
+            rank: 3,
+            alpha: 5.0,
+            rank_stabilized: true,
+            decomposed: false,
+            targets: &targets,
+        };
         let mut some = Lora::shaped(model.weights.architecture(), shape, 3).unwrap();
         let mut next = noise(5);
         for parameter in some.parameters_mut().list_mut() {

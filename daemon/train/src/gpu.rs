@@ -71,7 +71,6 @@ impl Gpu {
         recipe: &Recipe,
         batches: &[Batch],
     ) -> Result<Self, TrainError> {
-        known(recipe)?;
         #[cfg(feature = "cuda")]
         let (device, precision) = (Device::gpu(0)?, Precision::Bf16);
         #[cfg(not(feature = "cuda"))]
@@ -123,7 +122,7 @@ impl Gpu {
             weight_decay: recipe.optimizer.weight_decay,
         };
         self.placed.adamw(settings, |parameter| tuning(recipe, parameter))?;
-        Ok(Some(Stepped { sum, gradient_norm }))
+        Ok(Some(Stepped { sum, tokens, pairs: None, gradient_norm }))
     }
 
     /// Copies what was trained to where checkpoints, measurements and the result take it from.
@@ -136,7 +135,7 @@ impl Gpu {
 }
 
 /// Refuses what the GPU's path would do otherwise than the recipe says.
-fn known(recipe: &Recipe) -> Result<(), TrainError> {
+pub(crate) fn known(recipe: &Recipe) -> Result<(), TrainError> {
     let refuse = |what: String| {
         Err(TrainError::Gpu(format!("{what} is not done on a GPU yet: train it with the engine for the CPU")))
     };

@@ -9,7 +9,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::checkpoint::{Checkpoints, Owner, State};
 #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
-use crate::gpu::Gpu;
+use crate::gpu::{self, Gpu};
 use crate::pairs::Reference;
 use crate::step::Stepped;
 #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
@@ -85,9 +85,19 @@ pub fn train(
     }
     #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
     let mut gpu = {
+        gpu::known(recipe)?;
         progress(Progress::Preparing { doing: "placing the run on the GPU".to_owned() });
-        Gpu::open(&model, &moments, recipe, &plan.micro_batches(corpus, state.step.min(steps - 1)))?
+        Gpu::open(
+            &model,
+            &moments,
+            recipe,
+            &plan.micro_batches(corpus, state.step.min(steps.saturating_sub(1))),
+        )?
     };
+    #[cfg_attr(
+        any(feature = "cuda", feature = "cuda-on-cpu"),
+        allow(unused_mut, reason = "the GPU has its own")
+    )]
     let mut gradients = Gradients::new(&model);
     if pairs && reference.is_none() {
         if state.step > 0 {

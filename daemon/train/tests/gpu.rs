@@ -27,8 +27,9 @@ fn a_run_is_that_of_the_processor() {
     let losses: Vec<(f64, f64)> = losses.collect();
 
     let weights = Weights::load(&place.path("base")).unwrap();
-    let moat_contracts::LoraRecipe { rank, alpha, rank_stabilized, ref targets, .. } = recipe.lora;
-    let shape = LoraShape { rank, alpha, rank_stabilized, targets };
+    let moat_contracts::LoraRecipe { rank, alpha, rank_stabilized, decomposed, ref targets, .. } =
+        recipe.lora;
+    let shape = LoraShape { rank, alpha, rank_stabilized, decomposed, targets };
     let adapter = Some(Lora::shaped(weights.architecture(), shape, recipe.seed).unwrap());
     let mut model = Model { weights, adapter };
     let (mut gradients, mut moments) = (Gradients::new(&model), Moments::new(&model));

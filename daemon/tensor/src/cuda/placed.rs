@@ -1,6 +1,6 @@
 //! How a model's weights lie in a device's memory.
 
-use moat_contracts::Architecture;
+use moat_contracts::{Architecture, Frozen};
 
 use super::device::{Arg, Buffer, Device, Precision, Product, Shape, Side};
 use super::trained::Trained;
@@ -83,6 +83,17 @@ impl Placed {
                 architecture.head_dim
             );
             return Err(TensorError::Device { doing: "take this base", reason });
+        }
+        let reason = match &model.adapter {
+            Some(adapter) if adapter.is_decomposed() => Some("its adapter is decomposed"),
+            _ if model.weights.frozen() != Frozen::F32 => {
+                Some("its base is held in fewer bits than it was read in")
+            }
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            let reason = format!("{reason}: train it on the CPU");
+            return Err(TensorError::Device { doing: "take this model", reason });
         }
         let index = Index::new(&architecture);
         let values = |place: usize| model.weights.parameters().list()[place].values.as_slice();
