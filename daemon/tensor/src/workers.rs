@@ -64,8 +64,10 @@ pub(crate) fn divided(lengths: &[usize], trainable: u64) -> Option<Vec<(usize, u
 /// The sum whose turn it is to grow by a part.
 struct Sum<'a, F: Float> {
     gradients: &'a mut Parameters<F>,
-    learnt: Learnt,
-    /// The part that comes next.
+    loss: LossSum,
+    /// What each part's segments gave.
+    segments: Vec<Vec<f64>>,
+    /// The turn that comes next.
     next: usize,
     /// Whether a worker panicked, so that nobody waits for it.
     broken: bool,
@@ -81,8 +83,8 @@ impl<'a, F: Float> Turns<'a, F> {
         self.sum.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, part: usize, learnt: Learnt, gradients: Option<&Parameters<F>>) {
-        let waits = |sum: &mut Sum<'a, F>| sum.next != part && !sum.broken;
+    fn add(&self, turn: usize, part: usize, learnt: Learnt, gradients: Option<&Parameters<F>>) {
+        let waits = |sum: &mut Sum<'a, F>| sum.next != turn && !sum.broken;
         let mut sum = self.turned.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
         let own = gradients.map(Parameters::list).unwrap_or_default();
         for (sum, own) in sum.gradients.list_mut().iter_mut().zip(own) {
@@ -90,10 +92,10 @@ impl<'a, F: Float> Turns<'a, F> {
                 *sum += *own;
             }
         }
-        let (LossSum { nats, tokens }, own) = (sum.learnt.loss, learnt.loss);
-        sum.learnt.loss = LossSum { nats: nats + own.nats, tokens: tokens + own.tokens };
-        sum.learnt.segments.extend(learnt.segments);
-        sum.next = part + 1;
+        let (LossSum { nats, tokens }, own) = (sum.loss, learnt.loss);
+        sum.loss = LossSum { nats: nats + own.nats, tokens: tokens + own.tokens };
+        sum.segments[part] = learnt.segments;
+        sum.next = turn + 1;
         self.turned.notify_all();
     }
 }
@@ -110,7 +112,9 @@ impl<F: Float> Drop for Guard<'_, '_, F> {
     }
 }
 
-/// The backward of every part, on as many cores as the caller's pool has, added to `gradients` in the parts' order.
+/// The backward of every part, on as many cores as the caller's pool has, added to `gradients` from the largest part to the
+/// smallest. Each worker begins with the part of its own rank, so that its buffers never grow by another's: what they take
+/// is the same each time.
 pub(crate) fn learn_parts<F: Float>(
     model: &Model<F>,
     parts: &[Batch],
@@ -124,7 +128,8 @@ pub(crate) fn learn_parts<F: Float>(
     while workers.len() < count {
         workers.push(Worker { gradients: parameters.zeros_like(), workspace: Workspace::new() });
     }
-    let sum = Sum { gradients: parameters, learnt: Learnt::default(), next: 0, broken: false };
+    let segments = vec![Vec::new(); parts.len()];
+    let sum = Sum { gradients: parameters, loss: LossSum::default(), segments, next: 0, broken: false };
     let turns = Turns { sum: Mutex::new(sum), turned: Condvar::new() };
     let mut first = 0;
     let aims = parts.iter().map(|part| {
@@ -134,29 +139,33 @@ pub(crate) fn learn_parts<F: Float>(
     });
     let aims: Vec<Aim<'_>> = aims.collect();
     let measures = matches!(aim, Aim::Nothing);
-    let place = AtomicUsize::new(0);
-    let work = |worker: &mut Worker<F>| {
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|part| std::cmp::Reverse(parts[*part].tokens.len()));
+    let started = AtomicUsize::new(count);
+    let work = &|rank: usize, worker: &mut Worker<F>| {
         let _guard = Guard(&turns);
-        loop {
-            let part = place.fetch_add(1, Ordering::Relaxed);
-            let (Some(batch), Some(aim)) = (parts.get(part), aims.get(part)) else { break };
+        let mut turn = rank;
+        while let Some(part) = order.get(turn).copied() {
             if !measures {
                 worker.gradients.clear();
             }
             let Worker { gradients, workspace } = worker;
-            let learnt = learn(model, batch, *aim, recompute, gradients.list_mut(), workspace);
-            turns.add(part, learnt, (!measures).then_some(&*gradients));
+            let learnt = learn(model, &parts[part], aims[part], recompute, gradients.list_mut(), workspace);
+            turns.add(turn, part, learnt, (!measures).then_some(&*gradients));
+            turn = started.fetch_add(1, Ordering::Relaxed);
         }
     };
     let own = threads / count;
     std::thread::scope(|scope| {
         let started: Vec<_> = workers[..count]
             .iter_mut()
-            .map(|worker| {
-                scope.spawn(|| -> Result<(), TensorError> {
+            .enumerate()
+            .map(|(rank, worker)| {
+                scope.spawn(move || -> Result<(), TensorError> {
                     // A pool of its own: what the kernels divide stays on the worker's cores.
                     let pool = ThreadPoolBuilder::new().num_threads(own).use_current_thread().build();
-                    pool.map_err(|error| TensorError::Threads(error.to_string()))?.install(|| work(worker));
+                    pool.map_err(|error| TensorError::Threads(error.to_string()))?
+                        .install(|| work(rank, worker));
                     Ok(())
                 })
             })
@@ -166,5 +175,6 @@ pub(crate) fn learn_parts<F: Float>(
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })?;
-    Ok(std::mem::take(&mut turns.lock().learnt))
+    let mut sum = turns.lock();
+    Ok(Learnt { loss: sum.loss, segments: std::mem::take(&mut sum.segments).concat() })
 }

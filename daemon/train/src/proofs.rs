@@ -101,6 +101,8 @@ pub(crate) fn of_model(
         let packed = packing(model, &whole, &pieces)?;
         give_back();
         let accumulated = accumulation(model, &whole, &pieces, sums, recompute, &mut gradients)?;
+        gradients.release();
+        give_back();
         Ok([gradient, first, precision, packed, accumulated]
             .into_iter()
             .chain(begun)
