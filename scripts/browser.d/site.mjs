@@ -38,6 +38,8 @@ listen = "127.0.0.1:${site.port}"
 [boundary]
 imports = ["${path.resolve("config/bases")}"]
 exports = ["${site.folder}/exports"]
+[review]
+sample = 1.0
 [[source]]
 name = "postgresql"
 path = "${site.folder}/documents"
@@ -46,10 +48,10 @@ settle_seconds = 0
     return site;
   }
 
-  // Every fortieth page of the documentation, and one that means harm.
+  // Every twelfth page of the documentation, and one that means harm.
   copyDocuments() {
     const from = process.env.MOAT_DOCUMENTS;
-    const pages = fs.readdirSync(from).filter((name) => name.endsWith(".html")).sort().filter((_, at) => at % 40 === 0);
+    const pages = fs.readdirSync(from).filter((name) => name.endsWith(".html")).sort().filter((_, at) => at % 12 === 0);
     for (const page of pages) fs.copyFileSync(path.join(from, page), path.join(this.folder, "documents", page));
     const prose = fs.readFileSync(path.join(from, pages[1]), "utf8").replace(/<[^>]*>/g, " ");
     fs.writeFileSync(path.join(this.folder, "documents", HOSTILE), `${prose}\n<script>document.title = "taken"</script>\n`);

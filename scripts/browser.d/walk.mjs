@@ -4,6 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { HOSTILE, Site, judge, judged } from "./site.mjs";
 import { PASSPHRASE, prepare, recipe } from "./prepare.mjs";
+import * as data from "./data.mjs";
 
 const site = await Site.make();
 const faults = [];
@@ -47,8 +48,8 @@ try {
         await own.goto(`${site.address}/set-up`);
         await own.fill("#invitation", invitation);
         await own.fill("#name", name);
-        await own.fill("#first-password", `${name} would not be guessed`);
-        await own.fill("#first-again", `${name} would not be guessed`);
+        await own.fill("#first-password", "would hardly be guessed");
+        await own.fill("#first-again", "would hardly be guessed");
         await own.fill("#uid", String(uid));
         for (const role of roles) await own.check(`input[name="${role}"]`);
         await own.click('main button:text-is("Go on to my device")');
@@ -62,7 +63,7 @@ try {
       await own.waitForSelector("svg.qr");
       await look(own, `the device of ${name}`);
       const secret = (await own.textContent("#secret")).replaceAll(" ", "");
-      site.people[name] = { name, password: `${name} would not be guessed`, secret, used: 0 };
+      site.people[name] = { name, password: "would hardly be guessed", secret, used: 0 };
       if (name === "eve") {
         await own.fill("#code", "000000");
         await own.click('main button:text-is("I am ready")');
@@ -182,6 +183,14 @@ try {
   assert.equal(await ada.locator("main script").count(), 0);
   await look(ada, "why");
 
+  const steward = { page: ada, look, open, site };
+  step("a source is looked into, tested and paused");
+  await data.sources(steward);
+  step("records are found, and other rules tried");
+  await data.records(steward);
+  step("fifty records are judged by the keyboard alone");
+  const verdicts = await data.review(steward);
+
   step("a run is started, and watched through a restart of the daemon");
   await open(ada, "/runs/new", "new run");
   await ada.fill("#recipe", "name = 1");
@@ -218,6 +227,13 @@ try {
   }, reached, { timeout: 900000 });
   await ada.waitForSelector("#edge", { timeout: 900000 });
   await look(ada, "a run that is done");
+
+  step("its dataset did as the person said");
+  await data.obeyed(steward, verdicts);
+  step("a sweep, whose runs are compared");
+  await data.sweep(steward);
+  step("datasets, a model card, samples");
+  await data.models(steward, run.replace("/runs/", ""));
 
   step("what it became");
   for (const at of ["/", "/sources", "/runs", "/models"]) await open(ada, at, `ada at ${at}`);

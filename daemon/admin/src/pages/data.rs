@@ -225,8 +225,9 @@ fn whole(dataset: &DatasetFacts) -> Markup {
     let records = [&all.train, &all.validation, &all.held_out].iter().map(|side| side.records).sum();
     let runs = |runs: &[String]| {
         html! {
-            @if runs.is_empty() { span.soft { "none" } }
-            @for run in runs { div { a href=(path(&["runs", run])) { (run) } } }
+            @if runs.is_empty() { span.soft { "none" } } @else {
+                ul.list { @for run in runs { li { a href=(path(&["runs", run])) { (run) } } } }
+            }
         }
     };
     let named = |names: &BTreeMap<String, DatasetSource>, none: &str| {

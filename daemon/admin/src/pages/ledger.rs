@@ -142,7 +142,7 @@ pub(crate) async fn entry(visit: Visit) -> Result<Outcome, Refusal> {
                 p.soft #key-help { "As this box says it. Put your own copy in its place, so that you need not believe the box." }
                 button.verify type="button" hidden { "Verify in this browser" }
             }
-            ul.list.checks role="status" {}
+            div role="status" { ul.list.checks {} }
             noscript { p.soft { "Without the script this page cannot verify it for you; the command line can:" } }
             pre { code { "moat ledger check-receipt moat-receipt-" (index) ".txt --key " (key) } }
             form method="post" action="/ledger/receipt" {
