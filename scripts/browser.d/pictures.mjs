@@ -2,6 +2,7 @@
 import * as path from "node:path";
 import { HOSTILE, Site } from "./site.mjs";
 import { prepare, recipe } from "./prepare.mjs";
+import { sweep } from "./data.mjs";
 
 const SIZES = [[360, 780], [1024, 768], [2560, 1440]];
 
@@ -47,6 +48,40 @@ try {
   for (const [at, name] of [["/", "overview-empty"], ["/runs", "runs-empty"], ["/models", "models-empty"], ["/approvals", "approvals-empty"], ["/runs/new", "new-run"]]) {
     await picture(ada.state, at, name);
   }
+  for (const [at, name] of [["/sources/postgresql", "source"], ["/new-source", "new-source"], ["/records", "records"], ["/review", "review"], ["/rules", "rules"], ["/bases", "bases"]]) {
+    await picture(ada.state, at, name);
+  }
+  await picture(ada.state, "/sources/postgresql", "source-folder", async (page) => {
+    await page.click('main button:text-is("Browse its folder")');
+    await page.waitForSelector("text=taken in");
+  });
+  await picture(ada.state, "/sources/postgresql", "source-test", async (page) => {
+    await page.click('main button:text-is("Test whether all of it can be read")');
+    await page.waitForSelector("text=Nothing was taken in");
+  });
+  const search = async (page) => {
+    await page.fill("#words", "index");
+    await page.click('main button:text-is("Search")');
+    await page.waitForSelector("ul.hits mark");
+  };
+  await picture(ada.state, "/records", "records-found", search);
+  await picture(ada.state, "/records", "record", async (page) => {
+    await search(page);
+    await page.click("ul.hits h3 a");
+    await page.waitForSelector("#document");
+  });
+  await picture(ada.state, "/rules", "rules-tried", async (page) => {
+    await page.selectOption("#kind", "html");
+    await page.selectOption("#rule", "min_words");
+    await page.fill("#value", "400");
+    await page.click('main button:text-is("Try")');
+    await page.waitForSelector("#tried");
+  });
+  await picture(ada.state, "/runs/new", "recipe-previewed", async (page) => {
+    await page.fill("#recipe", recipe(240));
+    await page.click('main button:text-is("Preview")');
+    await page.waitForSelector("#preview", { timeout: 300000 });
+  });
   await ada.page.goto(`${site.address}/runs/new`);
   await ada.page.fill("#recipe", recipe(240));
   await ada.page.click('main button:text-is("Start")');
@@ -74,7 +109,20 @@ try {
     await page.click('main button:text-is("Ask both")');
     await page.waitForSelector("text=tokens/s", { timeout: 120000 });
   });
+  await picture(ada.state, `${model}/card`, "card");
+  await picture(ada.state, model, "sample", async (page) => {
+    await page.click('main button:text-is("Show a sample")');
+    await page.waitForSelector("text=Held-back record", { timeout: 300000 });
+  });
   await picture(ada.state, "/runs/none", "not-here");
+  await sweep({ page: ada.page, look: async () => {}, open: (page, at) => page.goto(site.address + at), site });
+  await picture(ada.state, new URL(ada.page.url()).pathname, "runs-compared");
+  await picture(ada.state, "/sweeps", "sweeps");
+  await picture(ada.state, "/sweeps/rates", "sweep");
+  await picture(ada.state, "/data", "diff", async (page) => {
+    await page.click('main button:text-is("Compare")');
+    await page.waitForSelector("h1:has-text(\"From\")");
+  });
   await ada.page.goto(site.address + model);
   await ada.page.fill("#folder", path.join(site.folder, "exports/own"));
   await ada.page.fill("#export-password", site.people.ada.password);
@@ -87,6 +135,10 @@ try {
   await picture(ben.state, "/runs/new", "not-allowed");
   const eve = await signedIn("eve");
   await picture(eve.state, "/ledger", "ledger");
+  await picture(eve.state, "/ledger/entry/1", "entry", async (page) => {
+    await page.click("button.verify");
+    await page.waitForSelector(".checks li:nth-child(3)");
+  });
 } finally {
   await site.end();
 }

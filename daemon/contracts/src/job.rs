@@ -68,7 +68,7 @@ pub struct TrainOutcome {
     pub last_loss: f64,
     /// SHA-256 of the weights file that was written, before it was sealed.
     pub weights: Digest,
-    /// Peak resident memory of the engine, bytes.
+    /// Peak resident memory of the engine, bytes; 0 where it is not known.
     pub peak_memory: u64,
     /// What was measured on the validation side, where the recipe asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -68,6 +68,7 @@ enum Stored {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     moat_train::settle_allocator();
+    moat_train::watch_memory();
     // What leads to moatd is opened first: once confined, the engine can open no socket.
     let alone = arguments.probe || arguments.init.is_some();
     let link = match (arguments.fd, &arguments.connect) {

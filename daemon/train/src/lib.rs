@@ -26,6 +26,7 @@ mod schedule;
 mod step;
 mod survey;
 mod tuning;
+mod usage;
 mod validation;
 
 pub use corpus::{Corpus, Intake};
@@ -33,7 +34,8 @@ pub use error::TrainError;
 pub use memory::{plan_memory, settle_allocator};
 pub use output::{initialise, merge};
 pub use plan::Plan;
-pub use run::{Ended, peak_memory, train};
+pub use run::{Ended, train};
 pub use schedule::learning_rate;
 pub use step::{Learner, Stepped, take_pair_step, take_step};
 pub use survey::preview;
+pub use usage::{peak_memory, watch_memory};

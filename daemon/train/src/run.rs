@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use moat_contracts::{Objective, OptimizerState, Progress, TrainJob, TrainOutcome};
 use moat_tensor::{Gradients, Model, Moments};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::checkpoint::{Checkpoints, Owner, State};
 #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
@@ -15,6 +13,7 @@ use crate::step::Stepped;
 #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
 use crate::step::{Learner, take_pair_step, take_step};
 use crate::survey::survey;
+use crate::usage::{peak_memory, processor_seconds};
 use crate::validation::Validation;
 use crate::{Corpus, Plan, TrainError, learning_rate, output, plan_memory, proofs};
 
@@ -248,19 +247,4 @@ fn stopped_at_start(
         progress(Progress::Checkpoint { step: state.step });
     }
     Ok(Ended::Stopped)
-}
-
-/// Peak resident memory of this process in bytes, as Linux counts it (getrusage(2)); 0 where it does not tell. A file of
-/// `/proc` would not do: a confined engine may not read it.
-pub fn peak_memory() -> u64 {
-    let kib = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
-    u64::try_from(kib).unwrap_or(0) * 1024
-}
-
-/// Seconds that all threads of this process kept a core busy, for itself and for its system calls (getrusage(2)); 0 where
-/// Linux does not tell.
-fn processor_seconds() -> f64 {
-    let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
-    getrusage(UsageWho::RUSAGE_SELF)
-        .map_or(0.0, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }

@@ -98,6 +98,7 @@ fn base(shape: Shape, stored: StoredType) -> Place {
 fn a_case() {
     let Some(case) = std::env::var_os(CASE) else { return };
     moat_train::settle_allocator();
+    moat_train::watch_memory();
     let case: Value = serde_json::from_str(case.to_str().unwrap()).unwrap();
     rayon::ThreadPoolBuilder::new().num_threads(2).build_global().unwrap();
     let recipe: Recipe = serde_json::from_value(case["recipe"].clone()).unwrap();

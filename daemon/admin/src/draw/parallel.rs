@@ -5,8 +5,9 @@ use maud::{Markup, html};
 
 use super::curve::figure;
 
-/// Between two axes, above them, below them, and along them.
+/// Between two axes at least, of a letter of their titles, above them, below them, and along them.
 const APART: f64 = 150.0;
+const LETTER: f64 = 7.5;
 const ABOVE: f64 = 34.0;
 const BELOW: f64 = 16.0;
 const HIGH: f64 = 220.0;
@@ -74,9 +75,11 @@ pub(crate) fn measured(
 
 /// Draws threads over axes, the best one last, over the others.
 pub(crate) fn parallel(what: &str, axes: &[Axis], threads: &[Thread]) -> Markup {
-    let x = |axis: usize| APART * (axis as f64 + 0.5);
+    let letters = axes.iter().map(|axis| axis.title.chars().count() + 2).max().unwrap_or(0);
+    let apart = APART.max(LETTER * letters as f64);
+    let x = |axis: usize| apart * (axis as f64 + 0.5);
     let y = |place: f64| ABOVE + place * HIGH;
-    let (wide, high) = (APART * axes.len() as f64, ABOVE + HIGH + BELOW);
+    let (wide, high) = (apart * axes.len() as f64, ABOVE + HIGH + BELOW);
     let line = |thread: &Thread| {
         let known = thread.places.iter().enumerate().filter_map(|(axis, place)| Some((axis, (*place)?)));
         known.map(|(axis, place)| format!("{:.1},{:.1}", x(axis), y(place))).collect::<Vec<_>>().join(" ")

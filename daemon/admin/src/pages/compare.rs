@@ -132,7 +132,7 @@ fn facts(found: &Comparison) -> Markup {
             (row("Tokens", &|run| outcome(run, &|outcome| Some(html! { (count(outcome.tokens)) }))))
             (row("Loss at the end", &|run| outcome(run, &|outcome| Some(number(outcome.last_loss)))))
             (row("Validation loss", &|run| outcome(run, &|outcome| Some(number(outcome.validation?.kept)))))
-            (row("Peak memory", &|run| outcome(run, &|outcome| Some(bytes(outcome.peak_memory)))))
+            (row("Peak memory", &|run| outcome(run, &|outcome| (outcome.peak_memory > 0).then(|| bytes(outcome.peak_memory)))))
             (row("Tuned, bits per byte", &|run| run.edge.as_ref().map_or_else(none, |report| number(report.all.tuned))))
             (row("Edge", &|run| run.edge.as_ref().map_or_else(none, |report| edge(report.all.edge.as_ref()))))
             (row("Forgotten", &|run| run.edge.as_ref().map_or_else(none, |report| number(report.forgetting.lost.value))))

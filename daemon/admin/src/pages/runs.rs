@@ -294,7 +294,7 @@ fn facts(run: &Run) -> Markup {
                         (fact("Trained", html! { (count(outcome.steps)) " steps, " (short(outcome.tokens)) " tokens" }))
                         (fact("Loss", html! { (figure(outcome.first_loss)) " → " (figure(outcome.last_loss)) " nats a token" }))
                         (fact("Weights", hash(&outcome.weights)))
-                        (fact("Peak memory", bytes(outcome.peak_memory)))
+                        @if outcome.peak_memory > 0 { (fact("Peak memory", bytes(outcome.peak_memory))) }
                     }
                 }
             }

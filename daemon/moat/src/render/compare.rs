@@ -32,7 +32,12 @@ pub(super) fn comparison(view: &View, found: &Comparison) -> String {
             |outcome: &moat_contracts::TrainOutcome| outcome.validation.map(|validation| validation.kept);
         run.outcome.as_ref().and_then(kept).map(|kept| fixed(kept, 4)).unwrap_or_default()
     }));
-    rows.extend(row("peak memory", &|run| outcome(run, &|outcome| bytes(outcome.peak_memory))));
+    rows.extend(row("peak memory", &|run| {
+        outcome(run, &|outcome| match outcome.peak_memory {
+            0 => String::new(),
+            peak => bytes(peak),
+        })
+    }));
     rows.extend(row("training took", &|run| took(run).map(duration).unwrap_or_default()));
     let all = |run: &Run| run.edge.as_ref().map(|report| report.all.clone());
     rows.extend(row("base bits per byte", &|run| all(run).map(|all| fixed(all.base, 4)).unwrap_or_default()));

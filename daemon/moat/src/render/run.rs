@@ -136,11 +136,14 @@ fn validation(outcome: &TrainOutcome, of: &str) -> String {
 
 fn training(outcome: &TrainOutcome, of: &str) -> String {
     format!(
-        "{} tokens, loss {:.3} to {:.3} nats a {of}, peak memory {}",
+        "{} tokens, loss {:.3} to {:.3} nats a {of}{}",
         count(outcome.tokens),
         outcome.first_loss,
         outcome.last_loss,
-        bytes(outcome.peak_memory)
+        match outcome.peak_memory {
+            0 => String::new(),
+            peak => format!(", peak memory {}", bytes(peak)),
+        }
     )
 }
 

@@ -203,7 +203,7 @@ fn result(daemon: &Daemon, run: &RunRow, keys: &[String]) -> Result<SweepRun, Fa
         edge: runs::edge(run)?.and_then(|report| report.all.edge),
         steps: catalog.last_step(&run.name)?.unwrap_or(0),
         planned: run.planned,
-        peak_memory: outcome.map(|outcome| outcome.peak_memory),
+        peak_memory: outcome.map(|outcome| outcome.peak_memory).filter(|peak| *peak > 0),
         run: run.name.clone(),
     })
 }
