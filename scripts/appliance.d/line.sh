@@ -90,6 +90,11 @@ the_line() {
     run=$(moat --json run list | jq -r '.value | last | .name')
     [ "$(run_state "$run")" = done ] || fail "run $run is $(run_state "$run")"
     held "run $run is done: $(moat run show "$run" | grep -E '^(no )?edge')"
+    # An engine that systemd starts may read what it takes itself.
+    local memory
+    memory=$(moat --json run show "$run" | jq -r '.value | "\(.outcome.peak_memory) of \([.course.memory.parts[].bytes] | add)"')
+    [ "${memory%% *}" -gt 1000000 ] || fail "the engine could not tell its memory: $memory bytes planned"
+    held "its engine tells its own memory: $memory bytes planned"
     moat --json ask --run "$run" --max-tokens 8 "To list files, use" >"$work/answer.json" || fail "no answer"
     held "base and tuned model answered"
     people=$work/people

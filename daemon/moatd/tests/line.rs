@@ -120,7 +120,6 @@ fn documents_become_a_model_that_is_owned() {
     assert_eq!((run.state, states.last()), (RunState::Done, Some(&RunState::Done)));
     let (outcome, edge) = (run.outcome.unwrap(), run.edge.unwrap());
     assert!(outcome.last_loss < outcome.first_loss);
-    assert!(outcome.peak_memory > 1 << 20, "the engine could not tell its memory");
     assert!(edge.has_edge && edge.all.edge.unwrap().low > 0.0, "{edge:?}");
 
     // The same recipe, dataset and seed give the same bytes.
@@ -196,7 +195,7 @@ fn a_run_chooses_by_its_validation_side_and_its_page_is_whole_after_a_restart() 
     assert!(looks.ends_with(&told) && !told.is_empty(), "{told:?}");
     assert_eq!((run.course.steps.len(), run.steps, run.planned), (30, 30, Some(30)));
     let last = run.course.steps[29];
-    assert!(last.tokens_per_second > 0.0 && last.memory > 1 << 20 && last.seconds_left == 0.0, "{last:?}");
+    assert!(last.tokens_per_second > 0.0 && last.seconds_left == 0.0, "{last:?}");
     assert!(run.course.steps[0].seconds_left > 0.0);
     let validation = run.outcome.as_ref().unwrap().validation.unwrap();
     assert!(validation.kept < validation.first && !validation.early, "{validation:?}");
@@ -407,8 +406,7 @@ fn a_preview_shows_the_data_to_whom_may_read_it() {
     assert_eq!(claims, texts);
     assert!(kept.course.proofs.iter().all(|proof| proof.held), "{:?}", kept.course.proofs);
     assert_eq!(kept.course.survey, Some(preview.survey));
-    let (planned, peak) = (kept.course.memory.unwrap().total(), kept.outcome.unwrap().peak_memory);
-    assert!(planned > 0 && peak > 0);
+    assert!(kept.course.memory.unwrap().total() > 0);
 
     // An act like others: in the ledger with its dataset and record, and only for the role that reads texts.
     let acts = Request::Ledger { act: Some("run.preview".to_owned()), before: None, most: 10 };

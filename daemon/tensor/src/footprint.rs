@@ -157,7 +157,7 @@ struct Shelf {
 
 impl Shelf {
     fn take(&mut self, length: usize) -> usize {
-        let (best, outgrown) = choose(self.free.iter().copied(), length);
+        let (best, outgrown) = choose(self.free.iter().copied(), length, 2);
         if let Some(best) = best {
             return self.free.swap_remove(best);
         }
@@ -383,7 +383,7 @@ impl Trace<'_> {
             left -= rows;
             let own = self.shelf.take(rows * hidden);
             let (normed, scales) = (self.shelf.take(rows * hidden), self.shelf.take(rows));
-            let logits = self.shelf.take(rows * vocabulary);
+            let logits = self.shelf.take(self.rows.min(LOGIT_ROWS) * vocabulary);
             self.shelf.give([normed, scales]);
             if learns {
                 let again = (self.shelf.take(rows * hidden), self.shelf.take(rows));

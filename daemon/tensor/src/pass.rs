@@ -143,19 +143,19 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
 
     /// Logits of some rows of the residual stream.
     pub(crate) fn logits(&self, x: &[F], workspace: &mut Workspace<F>) -> Vec<F> {
-        let mut logits = self.head(x, workspace);
+        let mut logits = self.head(x, x.len() / self.hidden(), workspace);
         if let Some(cap) = self.logit_cap() {
             self.kernels.soft_cap(&mut logits, cap);
         }
         logits
     }
 
-    /// The same before their cap.
-    fn head(&self, x: &[F], workspace: &mut Workspace<F>) -> Vec<F> {
+    /// The same before their cap, in a buffer for at most so many rows.
+    fn head(&self, x: &[F], most: usize, workspace: &mut Workspace<F>) -> Vec<F> {
         let (normed, scales) = self.norm(x, self.index.norm, workspace);
         let weight = Matrix::new(self.weight(self.index.head), self.hidden());
         let vocabulary = self.model.weights.architecture.vocabulary;
-        let mut logits = workspace.take(x.len() / self.hidden() * vocabulary);
+        let mut logits = workspace.take_within(x.len() / self.hidden() * vocabulary, most * vocabulary);
         let normed_rows = Matrix::new(&normed, self.hidden());
         self.kernels.product(MatrixMut::new(&mut logits, vocabulary), normed_rows, weight.t(), F::ONE, false);
         workspace.give([normed, scales]);
@@ -165,10 +165,11 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
     /// Losses of these rows of the residual stream, chunk by chunk; logits are never whole.
     fn losses(&self, x: &[F], rows: &[u32], batch: &Batch, workspace: &mut Workspace<F>) -> Vec<F> {
         let mut losses = vec![F::ZERO; rows.len()];
+        let most = LOGIT_ROWS.min(x.len() / self.hidden());
         for (rows, losses) in rows.chunks(LOGIT_ROWS).zip(losses.chunks_mut(LOGIT_ROWS)) {
             let mut own = workspace.take(rows.len() * self.hidden());
             self.kernels.gather(x, rows, self.hidden(), &mut own);
-            let mut logits = self.head(&own, workspace);
+            let mut logits = self.head(&own, most, workspace);
             let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
             self.kernels.cross_entropy(&mut logits, &targets, self.logit_cap(), None, losses);
             workspace.give([own, logits]);
@@ -190,12 +191,13 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         let (hidden, vocabulary) = (self.hidden(), self.model.weights.architecture.vocabulary);
         let mut d = workspace.zeros(x.len());
         let mut losses = [F::ZERO; LOGIT_ROWS];
+        let most = LOGIT_ROWS.min(x.len() / hidden);
         let mut nats = 0.0;
         for rows in rows.chunks(LOGIT_ROWS) {
             let losses = &mut losses[..rows.len()];
             let mut own = workspace.take(rows.len() * hidden);
             self.kernels.gather(x, rows, hidden, &mut own);
-            let mut logits = self.head(&own, workspace);
+            let mut logits = self.head(&own, most, workspace);
             let targets: Vec<u32> = rows.iter().map(|row| batch.targets[*row as usize]).collect();
             let all = match scale {
                 Scale::All(scale) => scale,
@@ -238,6 +240,7 @@ impl<F: Float, K: Kernels<F>> Pass<'_, F, K> {
         gradients: &mut [Parameter<F>],
         workspace: &mut Workspace<F>,
     ) -> Learnt {
+        workspace.begin(batch.tokens.len());
         let rows = trained(batch);
         let tokens = rows.len() as u64;
         if rows.is_empty() {

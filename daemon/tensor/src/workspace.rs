@@ -4,16 +4,30 @@ use crate::Float;
 #[derive(Debug)]
 pub(crate) struct Workspace<F> {
     free: Vec<Vec<F>>,
+    /// Rows of the largest pass so far, and by how many times it was larger than the present one.
+    rows: usize,
+    larger: usize,
 }
 
 impl<F: Float> Workspace<F> {
     pub(crate) fn new() -> Self {
-        Self { free: Vec::new() }
+        Self { free: Vec::new(), rows: 0, larger: 1 }
+    }
+
+    /// Begins a pass over so many rows: a smaller one than before computes in the larger one's buffers.
+    pub(crate) fn begin(&mut self, rows: usize) {
+        self.rows = self.rows.max(rows);
+        self.larger = self.rows.div_ceil(rows.max(1));
     }
 
     /// A buffer of this length holding anything.
     pub(crate) fn take(&mut self, length: usize) -> Vec<F> {
-        let (best, outgrown) = choose(self.free.iter().map(Vec::capacity), length);
+        self.take_within(length, length)
+    }
+
+    /// The same, with room for so many numbers as others like it need.
+    pub(crate) fn take_within(&mut self, length: usize, room: usize) -> Vec<F> {
+        let (best, outgrown) = choose(self.free.iter().map(Vec::capacity), room, 2 * self.larger);
         if let Some(index) = best {
             let mut buffer = self.free.swap_remove(index);
             buffer.resize(length, F::ZERO);
@@ -22,7 +36,12 @@ impl<F: Float> Workspace<F> {
         if let Some(index) = outgrown {
             self.free.swap_remove(index);
         }
-        vec![F::ZERO; length]
+        if length == room {
+            return vec![F::ZERO; length];
+        }
+        let mut buffer = Vec::with_capacity(room);
+        buffer.resize(length, F::ZERO);
+        buffer
     }
 
     /// The same, holding zeros.
@@ -45,13 +64,15 @@ impl<F: Float> Workspace<F> {
     }
 }
 
-/// Which of the free buffers, by their capacities, is taken for so many numbers; and where none fits, which one goes: one
-/// that is somewhat too small makes room for its successor, so that the number of buffers stays.
+/// Which of the free buffers, by their capacities, is taken for so many numbers: the smallest that is at most so many times as
+/// large. And where none fits, which one goes: one that is somewhat too small makes room for its successor, so that the
+/// number of buffers stays.
 pub(crate) fn choose(
     free: impl Iterator<Item = usize> + Clone,
     length: usize,
+    times: usize,
 ) -> (Option<usize>, Option<usize>) {
-    let fits = free.clone().enumerate().filter(|(_, capacity)| (length..=2 * length).contains(capacity));
+    let fits = free.clone().enumerate().filter(|(_, capacity)| (length..=times * length).contains(capacity));
     let best = fits.min_by_key(|(_, capacity)| *capacity).map(|(index, _)| index);
     let mut small = free.enumerate().filter(|(_, capacity)| (length / 2..length).contains(capacity));
     (best, small.next().map(|(index, _)| index))

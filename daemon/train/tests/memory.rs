@@ -34,6 +34,8 @@ struct Shape {
     row: usize,
     /// Rows of a micro-batch.
     rows: usize,
+    /// Optimiser steps; of several the batches are as unlike each other as documents are.
+    steps: u64,
 }
 
 const SMALL: Shape = Shape {
@@ -45,12 +47,14 @@ const SMALL: Shape = Shape {
     vocabulary: 264,
     row: 128,
     rows: 4,
+    steps: 1,
 };
 
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
     SMALL,
     Shape { hidden: 256, layers: 4, intermediate: 704, vocabulary: 8000, row: 512, rows: 2, ..SMALL },
     Shape { hidden: 256, layers: 8, intermediate: 512, row: 384, ..SMALL },
+    Shape { hidden: 256, layers: 4, intermediate: 768, vocabulary: 8192, row: 1024, steps: 8, ..SMALL },
 ];
 
 /// Of the width, the depth and the heads of Llama 3.2 1B, with the vocabulary of bytes that the tests have.
@@ -63,6 +67,7 @@ const BILLION: Shape = Shape {
     vocabulary: 264,
     row: 512,
     rows: 2,
+    steps: 1,
 };
 
 fn config(shape: Shape) -> Value {
@@ -78,8 +83,14 @@ const FROZEN: Shape = Shape { hidden: 512, layers: 8, intermediate: 2048, row: 2
 
 fn recipe(shape: Shape, method: Method, recompute: Recompute) -> Recipe {
     let (sequence_length, micro_batch) = (shape.row, shape.rows);
-    let train =
-        TrainRecipe { method, sequence_length, micro_batch, max_steps: 1, recompute, ..Default::default() };
+    let train = TrainRecipe {
+        method,
+        sequence_length,
+        micro_batch,
+        max_steps: shape.steps,
+        recompute,
+        ..Default::default()
+    };
     Recipe { train, ..Recipe::default() }
 }
 
@@ -108,8 +119,12 @@ fn a_case() {
     let texts = (recipe.train.sequence_length / 16).clamp(24, 64);
     for number in 0..texts {
         let words = format!("the night valve {number} opens before shift and closes after the check. ");
-        let times =
-            if number == 0 { recipe.train.sequence_length / words.len() + 1 } else { 3 + number % 11 * 2 };
+        let whole = recipe.train.sequence_length / words.len() + 1;
+        let times = match number {
+            0 => whole,
+            _ if recipe.train.max_steps > 1 => 1 + number * number * 7 % (2 * whole),
+            _ => 3 + number % 11 * 2,
+        };
         intake.add(text(&words.repeat(times))).unwrap();
     }
     let corpus = intake.finish().unwrap();
