@@ -35,11 +35,22 @@ pub struct TrainJob {
     pub recipe: Recipe,
     /// What it starts with, where the recipe names an earlier run.
     pub start: Option<Start>,
-    /// Worker threads; 0 takes every core.
+    /// Worker threads of each process; 0 takes every core.
     pub threads: usize,
-    /// Bytes of memory that the engine may take; 0 for what the machine and its control group allow.
+    /// Bytes of memory that the engine may take, all its processes together; 0 for what the machine and its control group
+    /// allow.
     #[serde(default)]
     pub memory: u64,
+    /// Processes that share the micro-batches of each step, at least 1.
+    #[serde(default = "alone")]
+    pub processes: usize,
+    /// This process's number among them, from 0: the first writes and tells.
+    #[serde(default)]
+    pub rank: usize,
+}
+
+fn alone() -> usize {
+    1
 }
 
 /// The result of an earlier run, as the start of another.

@@ -1,10 +1,11 @@
 use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 
 use moat_contracts::{AskJob, EvaluateJob, Example, ExportJob, Progress, TrainJob};
 use moat_evaluate::Measured;
 use moat_protocol::engine::{FromEngine, ToEngine};
-use moat_train::{Corpus, Ended, Intake, TrainError};
+use moat_train::{Corpus, Ended, ExchangeError, Intake, Streams, TrainError};
 
 use crate::boundary::Boundary;
 use crate::link::Link;
@@ -12,13 +13,14 @@ use crate::link::Link;
 /// Examples between two reports of their reading.
 const REPORT_EVERY: u64 = 1000;
 
-/// Does the job, and returns what is to be said last. `memory` is what the machine allows.
+/// Does the job, and returns what is to be said last. `peers` are the other engines of its run; `memory` is what the machine
+/// allows.
 pub(crate) fn run(
     link: &mut Link,
     job: ToEngine,
+    peers: Vec<UnixStream>,
     boundary: &Boundary,
-    threads: usize,
-    memory: u64,
+    (threads, memory): (usize, u64),
 ) -> FromEngine {
     preparing(link, format!("protection: {}", boundary.words()));
     let _canary = match moat_firewall::canary::watch(boundary.ways(), boundary.canary(), link.canary()) {
@@ -35,7 +37,7 @@ pub(crate) fn run(
         return failed(format!("worker threads cannot be started: {error}"));
     }
     match job {
-        ToEngine::Train(job) => train(link, &with_memory(job, memory)),
+        ToEngine::Train(job) => train(link, &with_memory(job, memory), peers),
         ToEngine::Preview(job) => preview(link, &with_memory(job, memory)),
         ToEngine::Evaluate(job) => evaluate(link, &job),
         ToEngine::Export(job) => export(&job),
@@ -81,16 +83,22 @@ fn preview(link: &mut Link, job: &TrainJob) -> FromEngine {
     }
 }
 
-fn train(link: &mut Link, job: &TrainJob) -> FromEngine {
+fn train(link: &mut Link, job: &TrainJob, peers: Vec<UnixStream>) -> FromEngine {
+    // Dropped with the job's end, which the others see by it.
+    let mut exchange = match Streams::new(job.rank, job.processes, peers) {
+        Ok(exchange) => exchange,
+        Err(error) => return failed(error),
+    };
     let corpus = match corpus(link, job) {
         Ok(corpus) => corpus,
         Err(last) => return *last,
     };
     let stop = link.stop();
     let tell = &mut |progress| link.send(&FromEngine::Progress(progress));
-    match moat_train::train(job, &corpus, &stop, tell) {
+    match moat_train::train_together(job, &corpus, &mut exchange, &stop, tell) {
         Ok(Ended::Trained(outcome)) => FromEngine::Trained(outcome),
         Ok(Ended::Stopped) => FromEngine::Stopped,
+        Err(TrainError::Exchange(ExchangeError::Ended { rank, .. })) => FromEngine::Left { rank },
         Err(error) => failed(error),
     }
 }

@@ -1,4 +1,5 @@
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use moat_contracts::Attempt;
 use moat_protocol::engine::{FromEngine, ToEngine};
 use moat_protocol::{FrameError, Hello, read_blocking, write_blocking};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 /// The exit code for a connection that ended.
 const LOST: i32 = 3;
@@ -70,6 +72,17 @@ impl Link {
         Ok((Self { stream: Arc::new(Mutex::new(stream)), reader, inbox, stop, finished }, job))
     }
 
+    /// The connections with the other engines of a run: those that were inherited, or else those that `moatd` sends after the
+    /// job. To be called before [`Link::listen`].
+    pub(crate) fn peers(&self, job: &ToEngine, inherited: Vec<UnixStream>) -> io::Result<Vec<UnixStream>> {
+        match (job, &self.reader) {
+            (ToEngine::Train(job), Some((stream, _))) if job.processes > 1 && inherited.is_empty() => {
+                received(stream, job.processes)
+            }
+            _ => Ok(inherited),
+        }
+    }
+
     /// Starts the thread that reads.
     pub(crate) fn listen(&mut self) -> io::Result<()> {
         let Some((reader, sender)) = self.reader.take() else { return Ok(()) };
@@ -128,6 +141,23 @@ impl Link {
         }
         while self.inbox.recv_timeout(FAREWELL).is_ok() {}
     }
+}
+
+/// The sockets that come with one byte, at most so many (unix(7), `SCM_RIGHTS`).
+fn received(stream: &UnixStream, most: usize) -> io::Result<Vec<UnixStream>> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(most))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let taken = rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    if taken.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let sockets = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
+        _ => None,
+    });
+    Ok(sockets.flatten().map(UnixStream::from).collect())
 }
 
 fn listen(mut stream: UnixStream, inbox: &SyncSender<ToEngine>, stop: &AtomicBool, finished: &AtomicBool) {

@@ -3,6 +3,10 @@
 //! After both [`crate::Hello`]s, `moatd` sends a job, then (for [`ToEngine::Train`], [`ToEngine::Preview`] and [`ToEngine::Evaluate`])
 //! every [`ToEngine::Example`] and [`ToEngine::End`]. The engine sends one [`FromEngine::Confined`], any number of
 //! [`FromEngine::Progress`] and [`FromEngine::Canary`] and exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
+//!
+//! Where several engines train one run, each gets the same but for [`TrainJob::rank`], and is connected with others: the first
+//! with each, the others with the first. An engine that was not started with these connections gets them over its own
+//! (unix(7), `SCM_RIGHTS`), with one byte between the job and what follows.
 
 use moat_contracts::{
     AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Held, Preview, Progress,
@@ -68,6 +72,12 @@ pub enum FromEngine {
     },
     /// The base's answer, then the tuned model's.
     Answered(Vec<Completion>),
+    /// The job cannot go on, since another engine that it was shared with ended: what that one said last, or its death, is
+    /// the reason.
+    Left {
+        /// The other's number.
+        rank: usize,
+    },
     /// Stopped on request, after a checkpoint.
     Stopped,
     /// The job cannot go on.

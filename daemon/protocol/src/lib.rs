@@ -19,7 +19,7 @@ pub use frame::{FrameError, MAX_FRAME, read, read_blocking, write, write_blockin
 use serde::{Deserialize, Serialize};
 
 /// Version of every message here; two sides that differ do not speak.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The first frame of either side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

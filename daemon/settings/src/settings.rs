@@ -154,8 +154,10 @@ impl Default for LedgerSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingSettings {
-    /// Worker threads of the engine; 0 takes every core.
+    /// Worker threads of the engine, of all its processes together; 0 takes every core.
     pub threads: usize,
+    /// Processes that share the micro-batches of a training run, each with a GPU of its own where there are GPUs.
+    pub processes: usize,
     /// The engine's niceness, 0 to 19.
     pub nice: u8,
     /// MiB of memory that an engine may take for training; 0 for what the machine and its control group allow.
@@ -223,7 +225,7 @@ impl Default for BoundarySettings {
 
 impl Default for TrainingSettings {
     fn default() -> Self {
-        Self { threads: 0, nice: 5, memory_mib: 0 }
+        Self { threads: 0, processes: 1, nice: 5, memory_mib: 0 }
     }
 }
 
@@ -349,6 +351,7 @@ impl Settings {
         let often = (1..=86_400).contains(&self.ledger.checkpoint_seconds);
         hold(often, "ledger.checkpoint_seconds", "must be from 1 to 86400");
         hold(self.training.threads <= 1024, "training.threads", "must be at most 1024, or 0 for every core");
+        hold((1..=16).contains(&self.training.processes), "training.processes", "must be from 1 to 16");
         let memory = self.training.memory_mib <= 1 << 30;
         hold(memory, "training.memory_mib", "must be at most 1073741824, or 0 for what the machine allows");
         hold(self.training.nice <= 19, "training.nice", "must be from 0 to 19");

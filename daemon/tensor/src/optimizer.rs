@@ -59,6 +59,11 @@ impl<F: Float> Gradients<F> {
     pub fn named(&self) -> &Parameters<F> {
         &self.parameters
     }
+
+    /// The same, to add what was computed elsewhere.
+    pub fn named_mut(&mut self) -> &mut Parameters<F> {
+        &mut self.parameters
+    }
 }
 
 /// Numbers that one task takes; fixed, so that sums have one order on any number of cores.

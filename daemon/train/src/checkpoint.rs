@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pairs::Reference;
 use crate::validation::{Kept, Watch};
-use crate::{TrainError, files};
+use crate::{Exchange, TrainError, files, ranks};
 
 const FORMAT: u32 = 1;
 const STATE: &str = "state.json";
@@ -139,14 +139,19 @@ impl Checkpoints<'_> {
         published
     }
 
-    /// Writes a checkpoint, and then removes what no checkpoint names any more.
+    /// Writes a checkpoint, and then removes what no checkpoint names any more: the first rank, of what all of them have.
     pub(crate) fn save(
         &self,
+        exchange: &mut dyn Exchange,
         state: &State,
         model: &Model,
         moments: &Moments,
         reference: Option<&Reference>,
     ) -> Result<(), TrainError> {
+        ranks::check_alike(exchange, state.step, || ranks::of_trained(model))?;
+        if exchange.rank() > 0 {
+            return Ok(());
+        }
         let folder = self.folder();
         self.write(&folder, state.step, |into| {
             let trainable = into.write(TRAINABLE, |file| model.trainable().write(file))?;

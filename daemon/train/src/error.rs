@@ -5,6 +5,8 @@ use moat_contracts::RecordId;
 use moat_template::TemplateError;
 use moat_tensor::TensorError;
 
+use crate::ExchangeError;
+
 /// Why a job cannot go on. Names files, records, tensors and numbers, never text.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -118,6 +120,31 @@ pub enum TrainError {
         /// What differs, and what to do.
         reason: &'static str,
     },
+    /// A step has less for the processes to do than there are of them.
+    #[error(
+        "a step of the run has {micro_batches} micro-batches for {ranks} processes: lower training.processes in moat.toml, \
+         or raise train.accumulate and lower train.micro_batch"
+    )]
+    Ranks {
+        /// Processes.
+        ranks: usize,
+        /// Micro-batches of a step.
+        micro_batches: usize,
+    },
+    /// A process does not train what the first one does.
+    #[error(
+        "rank {rank} does not train the same bits as rank 0, found after step {step}: resume the run from its last \
+         checkpoint, and report it"
+    )]
+    Apart {
+        /// The process.
+        rank: usize,
+        /// Steps done.
+        step: u64,
+    },
+    /// The processes of the run cannot exchange what they computed.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
     /// What `tensor` found.
     #[error(transparent)]
     Tensor(TensorError),

@@ -1,15 +1,16 @@
 //! Steps on a GPU, in a program that is built for one. The processor proves the run and keeps its checkpoints; before the
 //! first step on the GPU it computes a part of the run's own first batch beside it, and refuses where they differ.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{Method, OptimizerState, Recipe, Recompute};
 use moat_tensor::cuda::{Device, OnDevice, Precision};
 use moat_tensor::{AdamW, Batch, Gradients, IGNORE, LossSum, Model, Moments, Parameters, forward_backward};
 
-use crate::TrainError;
+use crate::ranks::{self, dealt};
 use crate::step::Stepped;
 use crate::tuning::tuning;
+use crate::{Exchange, TrainError};
 
 /// Tokens of the first batch that both compute.
 const COMPARED: usize = 256;
@@ -70,9 +71,11 @@ impl Gpu {
         moments: &Moments,
         recipe: &Recipe,
         batches: &[Batch],
+        #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is one emulation"))] rank: usize,
     ) -> Result<Self, TrainError> {
+        // Each process of a run has a GPU of its own.
         #[cfg(feature = "cuda")]
-        let (device, precision) = (Device::gpu(0)?, Precision::Bf16);
+        let (device, precision) = (Device::gpu(rank)?, Precision::Bf16);
         #[cfg(not(feature = "cuda"))]
         let (device, precision) = (Device::emulated(false), Precision::F32);
         let mut placed = OnDevice::new(&device, model, precision)?;
@@ -89,19 +92,25 @@ impl Gpu {
         batches: &[Batch],
         recipe: &Recipe,
         (number, learning_rate): (u64, f64),
+        exchange: &mut dyn Exchange,
         stop: &AtomicBool,
     ) -> Result<Option<Stepped>, TrainError> {
         let tokens: u64 = batches.iter().map(Batch::trained).sum();
         let scale = (1.0 / tokens as f64) as f32;
-        let mut sum = LossSum::default();
         self.placed.zero()?;
-        for batch in batches {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let part = self.placed.forward_backward(batch, scale, self.recompute)?;
-            sum = LossSum { nats: sum.nats + part.nats, tokens: sum.tokens + part.tokens };
+        let pieces = batches.iter().map(|batch| (batch, 1));
+        let found = dealt(exchange, stop, pieces, |batch, nats| {
+            nats[0] = self.placed.forward_backward(batch, scale, self.recompute)?.nats;
+            Ok(())
+        })?;
+        let Some(nats) = found else { return Ok(None) };
+        if exchange.ranks() > 1 {
+            // By way of the processor's memory, where any exchange can reach it: an adapter's gradient is small.
+            let mut gradients = self.placed.gradients()?;
+            ranks::sum(exchange, &mut gradients)?;
+            self.placed.write_gradients(&gradients)?;
         }
+        let sum = LossSum { nats: nats.iter().sum(), tokens };
         if !sum.nats.is_finite() {
             return Err(TrainError::Diverged { what: "the loss", step: number });
         }

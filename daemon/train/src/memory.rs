@@ -61,7 +61,7 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Plans a run's memory on so many threads: with recomputation as the recipe asks, or where it leaves it to the plan, where
+/// Plans a run's memory in so many processes, each on so many threads: with recomputation as the recipe asks, or where it leaves it to the plan, where
 /// it does not fit without.
 ///
 /// # Errors
@@ -70,14 +70,17 @@ pub fn plan_memory(
     architecture: &Architecture,
     corpus: &Corpus,
     recipe: &Recipe,
-    threads: usize,
+    (processes, threads): (usize, usize),
     available: u64,
 ) -> Result<MemoryPlan, TrainError> {
-    let plan = draft_memory(architecture, corpus, recipe, threads, available)?;
+    let plan = draft_memory(architecture, corpus, recipe, (processes, threads), available)?;
     if plan.fits() {
         return Ok(plan);
     }
     let mut changes = Vec::new();
+    if processes > 1 {
+        changes.push("lower training.processes in moat.toml");
+    }
     if !plan.recompute {
         changes.push("set train.recompute");
     }
@@ -101,13 +104,14 @@ pub(crate) fn draft_memory(
     architecture: &Architecture,
     corpus: &Corpus,
     recipe: &Recipe,
-    threads: usize,
+    (processes, threads): (usize, usize),
     available: u64,
 ) -> Result<MemoryPlan, TrainError> {
     let LoraRecipe { rank, alpha, rank_stabilized, decomposed, ref targets, .. } = recipe.lora;
     let shape = LoraShape { rank, alpha, rank_stabilized, decomposed, targets };
     let outline = Outline::new(architecture, &recipe.train, shape)?;
-    let with = |recompute| part_by_part(&outline, corpus, recipe, threads.max(1), available, recompute);
+    let with =
+        |recompute| part_by_part(&outline, corpus, recipe, (processes, threads.max(1)), available, recompute);
     Ok(match recipe.train.recompute {
         Recompute::No => with(false),
         Recompute::Yes => with(true),
@@ -122,7 +126,7 @@ fn part_by_part(
     outline: &Outline<'_>,
     corpus: &Corpus,
     recipe: &Recipe,
-    threads: usize,
+    (processes, threads): (usize, usize),
     available: u64,
     recompute: bool,
 ) -> MemoryPlan {
@@ -170,7 +174,9 @@ fn part_by_part(
         (MemoryUse::Workspace, NUMBER * buffers.workspace),
         (MemoryUse::Logits, NUMBER * buffers.logits),
     ];
-    let parts = parts.into_iter().map(|(used, bytes)| MemoryPart { used, bytes }).collect();
+    // Each process has all of it for itself: any of them may meet the largest micro-batch.
+    let each = |(used, bytes)| MemoryPart { used, bytes: processes as u64 * bytes };
+    let parts = parts.into_iter().map(each).collect();
     MemoryPlan { parts, available, recompute }
 }
 

@@ -1,11 +1,12 @@
 //! Pairs of answers: what they are held against, and how they are told apart.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{PairFigures, Recipe};
 use moat_tensor::{Batch, Gradients, LossSum, Model, Preference, segment_losses};
 
-use crate::{Corpus, Plan, TrainError};
+use crate::ranks::dealt;
+use crate::{Corpus, Exchange, Plan, TrainError};
 
 /// The loss that a recipe asks for.
 pub(crate) fn preference(recipe: &Recipe) -> Preference {
@@ -57,37 +58,44 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// Measures every pair that the plan comes to, in the batches in which it comes to it first; `None` if it was stopped
-    /// meanwhile. The gradients stay zeros.
+    /// Measures every pair that the plan comes to, in the batches in which it comes to it first, dealt out to the ranks; `None`
+    /// if it was stopped meanwhile. The gradients stay zeros.
     pub(crate) fn measure(
         model: &Model,
         corpus: &Corpus,
         plan: &mut Plan,
         gradients: &mut Gradients,
+        exchange: &mut dyn Exchange,
         stop: &AtomicBool,
     ) -> Result<Option<Self>, TrainError> {
+        let (mut seen, mut order) = (vec![false; corpus.examples()], Vec::new());
+        let steps = plan.steps();
+        let mut fresh = |step| {
+            let mut batches = plan.pair_batches(corpus, step);
+            batches.retain(|(_, pairs)| {
+                let before = pairs.iter().all(|pair| seen[*pair as usize]);
+                pairs.iter().for_each(|pair| seen[*pair as usize] = true);
+                !before
+            });
+            batches
+        };
+        let steps = (0..steps).map(&mut fresh).take_while(|batches| !batches.is_empty());
+        let pieces = steps.flatten().map(|(batch, pairs)| {
+            let count = 2 * pairs.len();
+            order.extend(pairs);
+            (batch, count)
+        });
+        let found = dealt(exchange, stop, pieces, |batch, sums| {
+            sums.copy_from_slice(&segment_losses(model, &batch, gradients)?);
+            Ok(())
+        })?;
+        let Some(sums) = found else { return Ok(None) };
         let mut train = vec![f64::NAN; 2 * corpus.examples()];
-        for step in 0..plan.steps() {
-            let mut fresh = false;
-            for (batch, pairs) in plan.pair_batches(corpus, step) {
-                if pairs.iter().all(|pair| !train[2 * *pair as usize].is_nan()) {
-                    continue;
-                }
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(None);
-                }
-                fresh = true;
-                let sums = segment_losses(model, &batch, gradients)?;
-                for (pair, sums) in pairs.iter().zip(sums.chunks_exact(2)) {
-                    let place = 2 * *pair as usize;
-                    // Whatever comes twice keeps what it was first measured as.
-                    if train[place].is_nan() {
-                        train[place..place + 2].copy_from_slice(sums);
-                    }
-                }
-            }
-            if !fresh {
-                break;
+        for (pair, sums) in order.into_iter().zip(sums.chunks_exact(2)) {
+            let place = 2 * pair as usize;
+            // Whatever comes twice keeps what it was first measured as.
+            if train[place].is_nan() {
+                train[place..place + 2].copy_from_slice(sums);
             }
         }
         Ok(Some(Self { train, validation: Vec::new() }))

@@ -328,7 +328,13 @@ fn silent(gradients: &Parameters, chooses: bool) -> Vec<String> {
 }
 
 /// A number for each tensor that changes with any of its bits.
-fn fingerprints(weights: &Weights) -> Vec<u64> {
+pub(crate) fn fingerprints(weights: &Weights) -> Vec<u64> {
+    let tensors = weights.parameters().list().iter().zip(weights.held_sums());
+    tensors.map(|(tensor, held)| fingerprint(&tensor.values).wrapping_add(held)).collect()
+}
+
+/// A number that changes with any bit of these.
+pub(crate) fn fingerprint(values: &[f32]) -> u64 {
     const SPAN: usize = 1 << 16;
     let mixed = |(place, values): (usize, &[f32])| {
         // Fowler, Noll and Vo's mixing, in words for bytes.
@@ -336,9 +342,7 @@ fn fingerprints(weights: &Weights) -> Vec<u64> {
             (sum ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3)
         })
     };
-    let of = |values: &[f32]| values.par_chunks(SPAN).enumerate().map(mixed).reduce(|| 0, u64::wrapping_add);
-    let tensors = weights.parameters().list().iter().zip(weights.held_sums());
-    tensors.map(|(tensor, held)| of(&tensor.values).wrapping_add(held)).collect()
+    values.par_chunks(SPAN).enumerate().map(mixed).reduce(|| 0, u64::wrapping_add)
 }
 
 /// Tensors that are not as they were.

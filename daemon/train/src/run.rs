@@ -15,7 +15,7 @@ use crate::step::{Learner, take_pair_step, take_step};
 use crate::survey::survey;
 use crate::usage::{peak_memory, processor_seconds};
 use crate::validation::Validation;
-use crate::{Corpus, Plan, TrainError, learning_rate, output, plan_memory, proofs};
+use crate::{Alone, Corpus, Exchange, Plan, TrainError, learning_rate, output, plan_memory, proofs, ranks};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,18 +45,41 @@ pub fn train(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ended, TrainError> {
+    train_together(job, corpus, &mut Alone, stop, progress)
+}
+
+/// The same as one of several processes, each with the same job and corpus. A step's micro-batches and the validation sample
+/// are dealt out to them, and every one takes each step by itself, on the same sums: the recipe says what a step is, and how
+/// many processes computed it shows in nothing but the order in which gradients are added. As many processes give the same
+/// bytes every time.
+///
+/// The first proves the run, writes, and tells; a stop of any of them stops all within the step. Where one ends, the others
+/// end at their next exchange, so `exchange` is to be dropped as soon as this returns.
+///
+/// # Errors
+/// As [`train`]; [`TrainError::Exchange`] where another ended; [`TrainError::Apart`] where one does not train the same.
+pub fn train_together(
+    job: &TrainJob,
+    corpus: &Corpus,
+    exchange: &mut dyn Exchange,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Ended, TrainError> {
+    let first = exchange.rank() == 0;
+    let progress: &mut dyn FnMut(Progress) = if first { progress } else { &mut drop };
     let recipe = &job.recipe;
     let base = Path::new(&job.base);
     let (architecture, config) = output::architecture(base)?;
     output::check_length(recipe, &architecture)?;
+    ranks::check(&recipe.train, exchange.ranks())?;
     let mut plan = Plan::new(corpus, &recipe.train, recipe.seed);
     let pairs = recipe.train.objective == Objective::Dpo;
     if pairs && plan.rows() == 0 {
         return Err(TrainError::Long { pairs: corpus.examples(), limit: recipe.train.sequence_length });
     }
     let steps = plan.steps();
-    let threads = rayon::current_num_threads();
-    let memory = plan_memory(&architecture, corpus, recipe, threads, job.memory)?;
+    let workers = (exchange.ranks(), rayon::current_num_threads());
+    let memory = plan_memory(&architecture, corpus, recipe, workers, job.memory)?;
     let recompute = memory.recompute;
     progress(Progress::Surveyed { survey: survey(corpus, &plan, recipe.train.sequence_length), memory });
     progress(Progress::Preparing { doing: "loading the base".to_owned() });
@@ -72,7 +95,7 @@ pub fn train(
     let restored = checkpoints.restore(&mut model, &mut moments)?;
     let mut saved = restored.as_ref().map(|(state, _)| state.step);
     let (mut state, mut reference) = restored.unwrap_or_else(|| (State::start(), None));
-    if state.step == 0 && !stop.load(Ordering::Relaxed) {
+    if first && state.step == 0 && !stop.load(Ordering::Relaxed) {
         progress(Progress::Preparing { doing: "proving the run".to_owned() });
         let mut proofs = proofs::of_data(corpus);
         if proofs::hold(&proofs).is_ok() {
@@ -82,6 +105,7 @@ pub fn train(
         progress(Progress::Proven { proofs: proofs.clone() });
         proofs::hold(&proofs)?;
     }
+    ranks::check_alike(exchange, state.step, || ranks::of_start(&model, &owner, state.step))?;
     #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
     let mut gpu = {
         gpu::known(recipe)?;
@@ -91,6 +115,7 @@ pub fn train(
             &moments,
             recipe,
             &plan.micro_batches(corpus, state.step.min(steps.saturating_sub(1))),
+            exchange.rank(),
         )?
     };
     #[cfg_attr(
@@ -105,15 +130,24 @@ pub fn train(
         progress(Progress::Preparing {
             doing: format!("measuring {} preferences before training", corpus.examples()),
         });
-        reference = Reference::measure(&model, corpus, &mut plan, &mut gradients, stop)?;
+        reference = Reference::measure(&model, corpus, &mut plan, &mut gradients, exchange, stop)?;
         if let (Some(reference), Some(validation)) = (&mut reference, &validation) {
-            match validation.sums(&model, stop)? {
+            match validation.sums(&model, exchange, stop)? {
                 Some(sums) => reference.validation = sums,
-                None => return stopped_at_start(&checkpoints, &state, &model, &moments, saved, progress),
+                None => {
+                    return stopped_at_start(
+                        &checkpoints,
+                        exchange,
+                        &state,
+                        (&model, &moments),
+                        saved,
+                        progress,
+                    );
+                }
             }
         }
         if reference.is_none() {
-            return stopped_at_start(&checkpoints, &state, &model, &moments, saved, progress);
+            return stopped_at_start(&checkpoints, exchange, &state, (&model, &moments), saved, progress);
         }
     }
     if let (Some(reference), Some(validation)) = (&reference, &mut validation) {
@@ -137,7 +171,7 @@ pub fn train(
         if let Some(validation) =
             validation.as_ref().filter(|one| one.is_due(&state.watch, state.step, steps))
         {
-            match validation.look(&mut state.watch, state.step, &model, &checkpoints, stop)? {
+            match validation.look(&mut state.watch, state.step, &model, &checkpoints, exchange, stop)? {
                 Some(report) => {
                     state.reports.push(report.clone());
                     progress(report);
@@ -148,7 +182,7 @@ pub fn train(
         let over = state.step == steps || validation.as_ref().is_some_and(|one| one.ends(&state.watch));
         let due = over || (state.step > 0 && state.step.is_multiple_of(recipe.train.checkpoint_every));
         if (due || stopped) && saved != Some(state.step) {
-            checkpoints.save(&state, &model, &moments, reference.as_ref())?;
+            checkpoints.save(exchange, &state, &model, &moments, reference.as_ref())?;
             saved = Some(state.step);
             progress(Progress::Checkpoint { step: state.step });
         }
@@ -157,7 +191,7 @@ pub fn train(
         }
         if over {
             let Some(validation) = &validation else { break None };
-            match validation.choose(&state.watch, steps, &mut model, &checkpoints, stop)? {
+            match validation.choose(&state.watch, steps, &mut model, &checkpoints, exchange, stop)? {
                 Some(outcome) => break Some(outcome),
                 None => return Ok(Ended::Stopped),
             }
@@ -169,7 +203,7 @@ pub fn train(
         #[cfg(any(feature = "cuda", feature = "cuda-on-cpu"))]
         let taken = {
             let batches = plan.micro_batches(corpus, state.step);
-            let taken = gpu.take_step(&batches, recipe, (step, rate), stop)?;
+            let taken = gpu.take_step(&batches, recipe, (step, rate), exchange, stop)?;
             // Only what is kept or measured next is read back.
             let kept = step == steps || step.is_multiple_of(recipe.train.checkpoint_every);
             let measured = validation.as_ref().is_some_and(|one| one.is_due(&state.watch, step, steps));
@@ -182,21 +216,24 @@ pub fn train(
         let taken = match &reference {
             Some(reference) => {
                 let batches = reference.with(plan.pair_batches(corpus, state.step));
-                take_pair_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?
+                take_pair_step(&mut learner, &batches, recipe, (step, rate), recompute, exchange, stop)?
             }
             None => {
                 let batches = plan.micro_batches(corpus, state.step);
-                take_step(&mut learner, &batches, recipe, (step, rate), recompute, stop)?
+                take_step(&mut learner, &batches, recipe, (step, rate), recompute, exchange, stop)?
             }
         };
         let Some(Stepped { sum, tokens, pairs, gradient_norm }) = taken else {
             if saved != Some(state.step) {
-                checkpoints.save(&state, &model, &moments, reference.as_ref())?;
+                checkpoints.save(exchange, &state, &model, &moments, reference.as_ref())?;
                 progress(Progress::Checkpoint { step: state.step });
             }
             return Ok(Ended::Stopped);
         };
         state.count(sum, tokens, steps);
+        // Of all processes.
+        let mut taken = [peak_memory() as f64, processor_seconds() - worked];
+        exchange.sum_double(&mut taken)?;
         let seconds = began.elapsed().as_secs_f64();
         let report = Progress::Step {
             step,
@@ -206,9 +243,9 @@ pub fn train(
             learning_rate: rate,
             tokens,
             tokens_per_second: tokens as f64 / seconds,
-            memory: peak_memory(),
+            memory: taken[0] as u64,
             seconds_left: pace.0.elapsed().as_secs_f64() / (step - pace.1) as f64 * (steps - step) as f64,
-            cores: (processor_seconds() - worked) / seconds,
+            cores: taken[1] / seconds,
             pairs,
         };
         state.reports.push(report.clone());
@@ -216,19 +253,26 @@ pub fn train(
     };
     // What only training needs makes room for what is compared now.
     drop((gradients, moments));
-    let proofs = proofs::of_result(&mut model, corpus, &mut plan)?;
-    if !proofs.is_empty() {
-        progress(Progress::Proven { proofs: proofs.clone() });
-        proofs::hold(&proofs)?;
-    }
-    let weights = output::write_result(job, &model)?;
+    let written = if first {
+        let proofs = proofs::of_result(&mut model, corpus, &mut plan)?;
+        if !proofs.is_empty() {
+            progress(Progress::Proven { proofs: proofs.clone() });
+            proofs::hold(&proofs)?;
+        }
+        Some(output::write_result(job, &model)?)
+    } else {
+        None
+    };
+    let weights = ranks::told(exchange, written)?;
+    let mut peak = [peak_memory() as f64];
+    exchange.sum_double(&mut peak)?;
     Ok(Ended::Trained(TrainOutcome {
         steps: state.step,
         tokens: state.tokens,
         first_loss: state.first_loss,
         last_loss: state.last_loss(steps),
         weights,
-        peak_memory: peak_memory(),
+        peak_memory: peak[0] as u64,
         validation: outcome,
     }))
 }
@@ -236,14 +280,14 @@ pub fn train(
 /// How a run ends that is stopped before it knows what its pairs are held against: the next one measures that again.
 fn stopped_at_start(
     checkpoints: &Checkpoints<'_>,
+    exchange: &mut dyn Exchange,
     state: &State,
-    model: &Model,
-    moments: &Moments,
+    (model, moments): (&Model, &Moments),
     saved: Option<u64>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Ended, TrainError> {
     if saved.is_none() {
-        checkpoints.save(state, model, moments, None)?;
+        checkpoints.save(exchange, state, model, moments, None)?;
         progress(Progress::Checkpoint { step: state.step });
     }
     Ok(Ended::Stopped)

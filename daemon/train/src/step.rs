@@ -1,13 +1,14 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{PairFigures, Recipe};
 use moat_tensor::{
     AdamW, Batch, Gradients, LossSum, Model, Moments, adamw_tuned, forward_backward, forward_backward_pairs,
 };
 
-use crate::TrainError;
 use crate::pairs::{PairSum, preference};
+use crate::ranks::{self, dealt};
 use crate::tuning::tuning;
+use crate::{Exchange, TrainError};
 
 /// What a step changes.
 #[derive(Debug)]
@@ -37,27 +38,30 @@ pub struct Stepped {
 /// does, and takes one AdamW step at this learning rate. `None` if it was stopped before the end; a step is never half taken,
 /// but the gradients are not zeros then. `number` counts from 1, for errors.
 ///
+/// Every rank is given all batches, computes its share of them, and takes the same step.
+///
 /// # Errors
-/// [`TrainError::Diverged`], and what does not fit.
+/// [`TrainError::Diverged`], [`TrainError::Exchange`], and what does not fit.
 pub fn take_step(
     learner: &mut Learner<'_>,
     batches: &[Batch],
     recipe: &Recipe,
     (number, learning_rate): (u64, f64),
     recompute: bool,
+    exchange: &mut dyn Exchange,
     stop: &AtomicBool,
 ) -> Result<Option<Stepped>, TrainError> {
     let Learner { model, gradients, .. } = learner;
     let tokens: u64 = batches.iter().map(Batch::trained).sum();
     let scale = (1.0 / tokens as f64) as f32;
-    let mut sum = LossSum::default();
-    for batch in batches {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let part = forward_backward(model, batch, scale, recompute, gradients)?;
-        sum = LossSum { nats: sum.nats + part.nats, tokens: sum.tokens + part.tokens };
-    }
+    let pieces = batches.iter().map(|batch| (batch, 1));
+    let found = dealt(exchange, stop, pieces, |batch, nats| {
+        nats[0] = forward_backward(model, batch, scale, recompute, gradients)?.nats;
+        Ok(())
+    })?;
+    let Some(nats) = found else { return Ok(None) };
+    ranks::sum(exchange, gradients.named_mut())?;
+    let sum = LossSum { nats: nats.iter().sum(), tokens };
     let gradient_norm = update(learner, sum, recipe, (number, learning_rate))?;
     Ok(Some(Stepped { sum, tokens, pairs: None, gradient_norm }))
 }
@@ -73,21 +77,26 @@ pub fn take_pair_step(
     recipe: &Recipe,
     (number, learning_rate): (u64, f64),
     recompute: bool,
+    exchange: &mut dyn Exchange,
     stop: &AtomicBool,
 ) -> Result<Option<Stepped>, TrainError> {
     let Learner { model, gradients, .. } = learner;
     let preference = preference(recipe);
     let pairs: usize = batches.iter().map(|(_, reference)| reference.len() / 2).sum();
     let tokens = batches.iter().map(|(batch, _)| batch.trained()).sum();
+    let scale = 1.0 / pairs as f64;
+    let pieces = batches.iter().map(|(batch, reference)| ((batch, reference), reference.len()));
+    let found = dealt(exchange, stop, pieces, |(batch, reference), sums| {
+        sums.copy_from_slice(&forward_backward_pairs(
+            model, batch, reference, preference, scale, recompute, gradients,
+        )?);
+        Ok(())
+    })?;
+    let Some(sums) = found else { return Ok(None) };
+    ranks::sum(exchange, gradients.named_mut())?;
     let mut sum = PairSum::default();
-    for (batch, reference) in batches {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let scale = 1.0 / pairs as f64;
-        let sums = forward_backward_pairs(model, batch, reference, preference, scale, recompute, gradients)?;
-        sum.add(preference, &sums, reference);
-    }
+    let references: Vec<f64> = batches.iter().flat_map(|(_, reference)| reference).copied().collect();
+    sum.add(preference, &sums, &references);
     let gradient_norm = update(learner, sum.loss(), recipe, (number, learning_rate))?;
     Ok(Some(Stepped { sum: sum.loss(), tokens, pairs: Some(sum.figures()), gradient_norm }))
 }

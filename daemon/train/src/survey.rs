@@ -7,7 +7,7 @@ use moat_template::BaseText;
 
 use crate::corpus::TRAINED;
 use crate::memory::draft_memory;
-use crate::{Corpus, Plan, TrainError, output, proofs};
+use crate::{Corpus, Plan, TrainError, output, proofs, ranks};
 
 /// Tokens of an example that are shown.
 const SHOWN: usize = 512;
@@ -46,18 +46,19 @@ pub(crate) fn survey(corpus: &Corpus, plan: &Plan, sequence_length: usize) -> Su
     }
 }
 
-/// What a job would train on and take. Loads no weights and writes nothing. Plans for as many threads as the caller's rayon
-/// pool has.
+/// What a job would train on and take. Loads no weights and writes nothing. Plans for as many threads in each of its
+/// processes as the caller's rayon pool has.
 ///
 /// # Errors
-/// What cannot be read of the base; a recipe that does not fit it.
+/// What cannot be read of the base; a recipe that does not fit it, or the number of processes.
 pub fn preview(job: &TrainJob, corpus: &Corpus) -> Result<Preview, TrainError> {
     let recipe = &job.recipe;
     let (architecture, _) = output::architecture(Path::new(&job.base))?;
     output::check_length(recipe, &architecture)?;
+    ranks::check(&recipe.train, job.processes)?;
     let plan = Plan::new(corpus, &recipe.train, recipe.seed);
-    let threads = rayon::current_num_threads();
-    let memory = draft_memory(&architecture, corpus, recipe, threads, job.memory)?;
+    let workers = (job.processes, rayon::current_num_threads());
+    let memory = draft_memory(&architecture, corpus, recipe, workers, job.memory)?;
     let text = BaseText::load(Path::new(&job.base))?;
     let facts = corpus.facts();
     let span = facts.sample.clone();

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{
     Digest, Keep, Objective, PairFigures, Progress, Recipe, ValidationOutcome, ValidationRecipe,
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoints;
 use crate::pairs::{PairSum, preference};
-use crate::{Corpus, Plan, TrainError};
+use crate::ranks::{dealt, told};
+use crate::{Corpus, Exchange, Plan, TrainError};
 
 /// The sample of the validation side that is measured again and again, and what its loss decides.
 pub(crate) struct Validation<'a> {
@@ -59,18 +60,20 @@ impl<'a> Validation<'a> {
     }
 
     /// Summed loss of each segment of the sample, nats; `None` if it was stopped meanwhile.
-    pub(crate) fn sums(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Vec<f64>>, TrainError> {
-        let mut sums = Vec::new();
-        for batch in &self.batches {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
+    pub(crate) fn sums(
+        &self,
+        model: &Model,
+        exchange: &mut dyn Exchange,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<f64>>, TrainError> {
+        let pieces = self.batches.iter().map(|batch| (batch, batch.segments.len() - 1));
+        dealt(exchange, stop, pieces, |batch, sums| {
             let losses = token_losses(model, batch)?;
-            let sum =
-                |ends: &[usize]| losses[ends[0]..ends[1]].iter().map(|loss| f64::from(*loss)).sum::<f64>();
-            sums.extend(batch.segments.windows(2).map(sum));
-        }
-        Ok(Some(sums))
+            for (sum, ends) in sums.iter_mut().zip(batch.segments.windows(2)) {
+                *sum = losses[ends[0]..ends[1]].iter().map(|loss| f64::from(*loss)).sum();
+            }
+            Ok(())
+        })
     }
 
     /// Holds the sample's pairs against these sums.
@@ -80,28 +83,27 @@ impl<'a> Validation<'a> {
         }
     }
 
-    /// Mean loss over the sample's trained tokens or pairs, summed in one order; `None` if it was stopped meanwhile.
+    /// Mean loss over the sample's trained tokens or pairs, summed in one order, so that every rank decides alike; `None` if it
+    /// was stopped meanwhile.
     fn measure(
         &self,
         model: &Model,
+        exchange: &mut dyn Exchange,
         stop: &AtomicBool,
     ) -> Result<Option<(f64, Option<PairFigures>)>, TrainError> {
         if let Some((preference, reference)) = &self.pairs {
-            let Some(sums) = self.sums(model, stop)? else { return Ok(None) };
+            let Some(sums) = self.sums(model, exchange, stop)? else { return Ok(None) };
             let mut sum = PairSum::default();
             sum.add(*preference, &sums, reference);
             let loss = sum.loss();
             return Ok(Some((loss.nats / loss.tokens as f64, Some(sum.figures()))));
         }
-        let (mut nats, mut tokens) = (0.0, 0);
-        for batch in &self.batches {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            nats += token_losses(model, batch)?.iter().map(|loss| f64::from(*loss)).sum::<f64>();
-            tokens += batch.trained();
-        }
-        Ok(Some((nats / tokens as f64, None)))
+        let found = dealt(exchange, stop, self.batches.iter().map(|batch| (batch, 1)), |batch, nats| {
+            nats[0] = token_losses(model, batch)?.iter().map(|loss| f64::from(*loss)).sum();
+            Ok(())
+        })?;
+        let tokens: u64 = self.batches.iter().map(Batch::trained).sum();
+        Ok(found.map(|nats| (nats.iter().sum::<f64>() / tokens as f64, None)))
     }
 
     /// Whether a measurement is to be made after `step` of `steps`.
@@ -118,15 +120,17 @@ impl<'a> Validation<'a> {
         step: u64,
         model: &Model,
         checkpoints: &Checkpoints<'_>,
+        exchange: &mut dyn Exchange,
         stop: &AtomicBool,
     ) -> Result<Option<Progress>, TrainError> {
-        let Some((loss, pairs)) = self.measure(model, stop)? else { return Ok(None) };
+        let Some((loss, pairs)) = self.measure(model, exchange, stop)? else { return Ok(None) };
         if !loss.is_finite() {
             return Err(TrainError::Diverged { what: "the validation loss", step });
         }
         let place = watch.kept.partition_point(|kept| kept.loss <= loss);
         if self.recipe.keep == Keep::Best && place < self.recipe.keep_best {
-            let weights = checkpoints.keep(step, model)?;
+            let own = if exchange.rank() == 0 { Some(checkpoints.keep(step, model)?) } else { None };
+            let weights = told(exchange, own)?;
             watch.kept.insert(place, Kept { step, loss, weights });
             // Those beyond are removed with the next checkpoint, which no longer names them.
             watch.kept.truncate(self.recipe.keep_best);
@@ -156,6 +160,7 @@ impl<'a> Validation<'a> {
         steps: u64,
         model: &mut Model,
         checkpoints: &Checkpoints<'_>,
+        exchange: &mut dyn Exchange,
         stop: &AtomicBool,
     ) -> Result<Option<ValidationOutcome>, TrainError> {
         let (Some((_, first)), Some((step, last))) = (watch.first, watch.last) else {
@@ -178,7 +183,7 @@ impl<'a> Validation<'a> {
         for parameter in model.trainable_mut().list_mut() {
             parameter.values.iter_mut().for_each(|value| *value *= share);
         }
-        let Some((loss, _)) = self.measure(model, stop)? else { return Ok(None) };
+        let Some((loss, _)) = self.measure(model, exchange, stop)? else { return Ok(None) };
         if loss < outcome.kept {
             (outcome.kept, outcome.step) = (loss, None);
         } else {

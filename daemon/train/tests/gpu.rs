@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use common::{Place, examples, opened, recipe, run};
 use moat_contracts::{Method, OptimizerState, Progress, RunPart};
 use moat_tensor::{Gradients, Lora, LoraShape, Model, Moments, Weights};
-use moat_train::{Ended, Learner, Plan, learning_rate, take_step};
+use moat_train::{Alone, Ended, Learner, Plan, learning_rate, take_step};
 
 const FILE: &str = "adapter_model.safetensors";
 
@@ -39,8 +39,15 @@ fn a_run_is_that_of_the_processor() {
         let batches = plan.micro_batches(&corpus, step);
         let rate = learning_rate(&recipe.optimizer, step, plan.steps());
         let mut learner = Learner { model: &mut model, gradients: &mut gradients, moments: &mut moments };
-        let stepped =
-            take_step(&mut learner, &batches, &recipe, (step + 1, rate), false, &AtomicBool::new(false));
+        let stepped = take_step(
+            &mut learner,
+            &batches,
+            &recipe,
+            (step + 1, rate),
+            false,
+            &mut Alone,
+            &AtomicBool::new(false),
+        );
         let stepped = stepped.unwrap().unwrap();
         let own = stepped.sum.nats / stepped.sum.tokens as f64;
         assert!((loss - own).abs() < 1e-4, "loss of step {step}: {loss} against {own}");

@@ -8,15 +8,18 @@
 )]
 mod common;
 
-use std::process::Command;
+use std::io::stdin;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use common::{Place, text};
 use moat_contracts::{
-    Architecture, Frozen, MemoryPlan, Method, Precision, Progress, Recipe, Recompute, TrainRecipe,
+    Architecture, Frozen, MemoryPlan, Method, Precision, Progress, Recipe, Recompute, TrainJob, TrainRecipe,
 };
 use moat_tensor::{StoredType, Weights};
-use moat_train::{Ended, train};
+use moat_train::{Ended, Streams, train_together};
 use serde_json::{Value, json};
 
 const CASE: &str = "MOAT_MEMORY_CASE";
@@ -111,9 +114,9 @@ fn a_case() {
     moat_train::settle_allocator();
     moat_train::watch_memory();
     let case: Value = serde_json::from_str(case.to_str().unwrap()).unwrap();
-    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().unwrap();
     let recipe: Recipe = serde_json::from_value(case["recipe"].clone()).unwrap();
-    let job: moat_contracts::TrainJob = serde_json::from_value(case["job"].clone()).unwrap();
+    let job: TrainJob = serde_json::from_value(case["job"].clone()).unwrap();
+    rayon::ThreadPoolBuilder::new().num_threads(2 / job.processes).build_global().unwrap();
     let mut intake = moat_train::Intake::new(job.base.as_ref(), recipe.train.method).unwrap();
     // As many as fill a few micro-batches, and one of them as long as a row.
     let texts = (recipe.train.sequence_length / 16).clamp(24, 64);
@@ -129,23 +132,43 @@ fn a_case() {
     }
     let corpus = intake.finish().unwrap();
     let mut planned: Option<MemoryPlan> = None;
-    let ended = train(&job, &corpus, &AtomicBool::new(false), &mut |report| {
+    let mut streams = Vec::new();
+    if job.processes > 1 {
+        streams.push(UnixStream::from(stdin().as_fd().try_clone_to_owned().unwrap()));
+    }
+    let mut exchange = Streams::new(job.rank, job.processes, streams).unwrap();
+    let ended = train_together(&job, &corpus, &mut exchange, &AtomicBool::new(false), &mut |report| {
         if let Progress::Surveyed { memory, .. } = report {
             planned = Some(memory);
         }
     });
     let Ok(Ended::Trained(outcome)) = ended else { panic!("{ended:?}") };
-    println!("measured {}", json!({ "plan": planned.unwrap(), "peak": outcome.peak_memory }));
+    println!("measured {}", json!({ "plan": planned, "peak": outcome.peak_memory }));
 }
 
 /// By how much a run's peak is off its plan, as a share of it; told with the plan's parts.
 fn apart(place: &Place, name: &str, recipe: &Recipe) -> f64 {
-    let case = json!({ "job": place.job(name, recipe), "recipe": recipe });
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_case", "--nocapture"])
-        .env(CASE, case.to_string())
-        .output()
-        .unwrap();
+    apart_in(place, name, recipe, 1)
+}
+
+/// The same of the peaks of one or two processes together.
+fn apart_in(place: &Place, name: &str, recipe: &Recipe, processes: usize) -> f64 {
+    let (first, second) = UnixStream::pair().unwrap();
+    let start = |(rank, stream)| {
+        let job = TrainJob { rank, processes, ..place.job(name, recipe) };
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_case", "--nocapture"])
+            .env(CASE, json!({ "job": job, "recipe": recipe }).to_string())
+            .stdin(Stdio::from(OwnedFd::from(stream)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = [first, second].into_iter().take(processes).enumerate().map(start).collect();
+    let mut ended = children.into_iter().map(|child| child.wait_with_output().unwrap());
+    let child = ended.next().unwrap();
+    assert!(ended.all(|other| other.status.success()));
     let said = String::from_utf8_lossy(&child.stdout).into_owned();
     assert!(child.status.success(), "{said}{}", String::from_utf8_lossy(&child.stderr));
     let line = said.lines().find_map(|line| line.split_once("measured ")).unwrap().1;
@@ -188,6 +211,8 @@ fn the_peak_is_within_a_tenth_of_the_plan() {
         }
         worst = worst.max(apart(&place, frozen.word(), &recipe));
     }
+    let recipe = recipe(SMALL, Method::Lora, Recompute::No);
+    worst = worst.max(apart_in(&base(SMALL, StoredType::F32), "together", &recipe, 2));
     assert!(worst < 0.1, "the plan is off by {:.0}%", 100.0 * worst);
 }
 

@@ -6,31 +6,12 @@ mod common;
 use std::f64::consts::LN_2;
 use std::fs;
 
-use common::{Place, bytes, opened, recipe, run, steps, text};
+use common::{Place, bytes, opened, preferences, recipe, run, steps, text};
 use moat_contracts::{
-    Claim, Example, Kind, LearntTurns, Method, Objective, Progress, Recipe, RunPart, Split, Start, TrainJob,
+    Claim, Example, LearntTurns, Method, Objective, Progress, Recipe, RunPart, Split, Start, TrainJob,
     TrainOutcome,
 };
 use moat_train::{Corpus, Ended, Intake, TrainError, preview};
-
-/// Preferences of texts and of chats: whoever chose wants the night shift.
-fn preferences() -> Vec<Example> {
-    let words = ["pump", "valve", "gate", "seal", "night", "check"];
-    let pair = |at: usize| {
-        let (asked, more) = (words[at % 6], words[(at * at + 1) % 6]);
-        let body = if at.is_multiple_of(3) {
-            format!(
-                r#"{{"prompt":"the {asked} {at}","chosen":" opens at night with the {more}","rejected":" closes by day"}}"#
-            )
-        } else {
-            format!(
-                r#"{{"prompt":[{{"role":"user","content":"Which {asked} {at}?"}}],"chosen":[{{"role":"assistant","content":"The night {more}."}}],"rejected":[{{"role":"assistant","content":"No {more}, by day."}}]}}"#
-            )
-        };
-        Example { kind: Kind::Preference, ..text(&body) }
-    };
-    (0..14).map(pair).collect()
-}
 
 fn pairs(method: Method) -> Recipe {
     let mut recipe = recipe(method);

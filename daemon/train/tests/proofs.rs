@@ -177,7 +177,7 @@ fn a_run_that_cannot_fit_says_what_to_change_and_recomputation_is_picked_where_i
         "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": true});
     let architecture = moat_contracts::Architecture::from_config(&config.to_string()).unwrap();
     let mut recipe = recipe(Method::Lora);
-    let planned = |recipe: &_, available| plan_memory(&architecture, &corpus, recipe, 2, available);
+    let planned = |recipe: &_, available| plan_memory(&architecture, &corpus, recipe, (1, 2), available);
     let total = |recompute| {
         let mut recipe = recipe.clone();
         recipe.train.recompute = recompute;

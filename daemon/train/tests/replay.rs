@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{OptimizerRecipe, Recipe};
 use moat_tensor::{Batch, Gradients, IGNORE, Lora, Model, Moments, Weights};
-use moat_train::{Learner, take_step};
+use moat_train::{Alone, Learner, take_step};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -70,9 +70,10 @@ fn fifty_steps_are_those_of_trl() {
         let batches: Vec<Batch> = step.batches.iter().map(|batch| packed(batch)).collect();
         let mut learner = Learner { model: &mut model, gradients: &mut gradients, moments: &mut moments };
         let rate = (number, step.rate);
-        let stepped = take_step(&mut learner, &batches, &recipe, rate, false, &AtomicBool::new(false))
-            .unwrap()
-            .unwrap();
+        let stepped =
+            take_step(&mut learner, &batches, &recipe, rate, false, &mut Alone, &AtomicBool::new(false))
+                .unwrap()
+                .unwrap();
         let loss = stepped.sum.nats / stepped.sum.tokens as f64;
         losses = losses.max((loss - step.loss).abs());
         norms = norms.max((stepped.gradient_norm - step.gradient_norm).abs());

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{DpoRecipe, OptimizerRecipe, Recipe};
 use moat_tensor::{Batch, Gradients, IGNORE, Lora, Model, Moments, Weights, segment_losses};
-use moat_train::{Learner, take_pair_step};
+use moat_train::{Alone, Learner, take_pair_step};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -80,9 +80,10 @@ fn thirty_steps_on_preferences_are_those_of_trl() {
             .collect();
         let mut learner = Learner { model: &mut model, gradients: &mut gradients, moments: &mut moments };
         let rate = (number, step.rate);
-        let stepped = take_pair_step(&mut learner, &batches, &recipe, rate, false, &AtomicBool::new(false))
-            .unwrap()
-            .unwrap();
+        let stepped =
+            take_pair_step(&mut learner, &batches, &recipe, rate, false, &mut Alone, &AtomicBool::new(false))
+                .unwrap()
+                .unwrap();
         let (loss, norm) = (stepped.sum.nats / stepped.sum.tokens as f64, stepped.gradient_norm);
         let margin = stepped.pairs.unwrap().margin;
         losses = losses.max((loss - step.loss).abs());

@@ -126,6 +126,8 @@ impl Place {
             start: None,
             threads: 0,
             memory: 0,
+            processes: 1,
+            rank: 0,
             key: None,
         })
     }

@@ -118,6 +118,15 @@ impl OnDevice {
         self.0.trained.as_ref().map_or_else(none, |trained| trained.gradients(&self.0.device))
     }
 
+    /// Takes gradients in place of its own, as after those of other devices were added.
+    ///
+    /// # Errors
+    /// [`TensorError::Mismatch`], [`TensorError::Device`].
+    pub fn write_gradients(&mut self, gradients: &Parameters) -> Result<(), TensorError> {
+        let trained = self.0.trained.as_ref().ok_or(TensorError::Mismatch)?;
+        trained.write(&self.0.device, &trained.gradients, gradients)
+    }
+
     /// Copies the adapter, as it is now, into the one that it was placed from.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ impl Place {
             start: None,
             threads: 0,
             memory: 0,
+            processes: 1,
+            rank: 0,
         }
     }
 
@@ -102,6 +104,25 @@ pub(crate) fn examples() -> Vec<Example> {
     let answer =
         r#"[{"role":"user","content":"Which valve?"},{"role":"assistant","content":"The night valve."}]"#;
     (0..18).map(|seed| text(&body(seed))).chain([chat(answer)]).collect()
+}
+
+/// Preferences of texts and of chats: whoever chose wants the night shift.
+pub(crate) fn preferences() -> Vec<Example> {
+    let words = ["pump", "valve", "gate", "seal", "night", "check"];
+    let pair = |at: usize| {
+        let (asked, more) = (words[at % 6], words[(at * at + 1) % 6]);
+        let body = if at.is_multiple_of(3) {
+            format!(
+                r#"{{"prompt":"the {asked} {at}","chosen":" opens at night with the {more}","rejected":" closes by day"}}"#
+            )
+        } else {
+            format!(
+                r#"{{"prompt":[{{"role":"user","content":"Which {asked} {at}?"}}],"chosen":[{{"role":"assistant","content":"The night {more}."}}],"rejected":[{{"role":"assistant","content":"No {more}, by day."}}]}}"#
+            )
+        };
+        Example { kind: Kind::Preference, ..text(&body) }
+    };
+    (0..14).map(pair).collect()
 }
 
 /// Runs a job, and asks it to stop once `stop_after` steps are reported.
