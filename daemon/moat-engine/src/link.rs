@@ -72,14 +72,12 @@ impl Link {
         Ok((Self { stream: Arc::new(Mutex::new(stream)), reader, inbox, stop, finished }, job))
     }
 
-    /// The connections with the other engines of a run: those that were inherited, or else those that `moatd` sends after the
-    /// job. To be called before [`Link::listen`].
-    pub(crate) fn peers(&self, job: &ToEngine, inherited: Vec<UnixStream>) -> io::Result<Vec<UnixStream>> {
+    /// The connections with the other engines of a run, which `moatd` sends after the job. To be called before
+    /// [`Link::listen`].
+    pub(crate) fn peers(&self, job: &ToEngine) -> io::Result<Vec<UnixStream>> {
         match (job, &self.reader) {
-            (ToEngine::Train(job), Some((stream, _))) if job.processes > 1 && inherited.is_empty() => {
-                received(stream, job.processes)
-            }
-            _ => Ok(inherited),
+            (ToEngine::Train(job), Some((stream, _))) if job.processes > 1 => received(stream, job.processes),
+            _ => Ok(Vec::new()),
         }
     }
 

@@ -35,10 +35,6 @@ struct Arguments {
     /// Speak on this inherited AF_UNIX socket; 0 is standard input.
     #[arg(long, value_name = "N", conflicts_with = "connect")]
     fd: Option<i32>,
-    /// Share a run with the engines at the other ends of these inherited sockets; moatd gives them to the engines that
-    /// it starts itself, and sends them to others.
-    #[arg(long, value_name = "N", value_delimiter = ',', requires = "fd")]
-    peers: Vec<i32>,
     /// Connect to the AF_UNIX socket at this path.
     #[arg(long, value_name = "PATH")]
     connect: Option<PathBuf>,
@@ -81,7 +77,6 @@ fn main() -> ExitCode {
         (None, Some(path)) => Some(link::connect(path)),
         (None, None) => return complain(2, "either --fd or --connect is needed; moatd gives one"),
     };
-    let peers: std::io::Result<Vec<_>> = arguments.peers.iter().copied().map(link::inherited).collect();
     let mut boundary = match Boundary::take(arguments.boundary) {
         Ok(boundary) => boundary,
         Err(reason) => return complain(2, &reason),
@@ -95,7 +90,7 @@ fn main() -> ExitCode {
         Ok(greeted) => greeted,
         Err(error) => return complain(3, &error.to_string()),
     };
-    let peers = match peers.and_then(|peers| link.peers(&job, peers)) {
+    let peers = match link.peers(&job) {
         Ok(peers) => peers,
         Err(error) => return complain(3, &format!("the other engines of the run: {error}")),
     };
@@ -107,7 +102,9 @@ fn main() -> ExitCode {
     }
     link.send(&FromEngine::Confined(boundary.held()));
     let last = match closed {
-        Ok(()) => faults::caught(|| jobs::run(&mut link, job, peers, &boundary, (arguments.threads, allowed))),
+        Ok(()) => {
+            faults::caught(|| jobs::run(&mut link, job, peers, &boundary, (arguments.threads, allowed)))
+        }
         Err(reason) => FromEngine::Failed { reason },
     };
     let failed = matches!(last, FromEngine::Failed { .. });

@@ -1,4 +1,6 @@
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -7,6 +9,8 @@ use std::process::{ExitStatus, Stdio};
 use moat_protocol::engine::FromEngine;
 use moat_protocol::{FrameError, Hello};
 use moat_settings::{EnginePlace, Settings};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::{Child, Command};
@@ -101,6 +105,24 @@ impl Engine {
             Ok(()) => Ok(()),
             Err(FrameError::Io(_)) => Err(self.died().await),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hands over sockets that are connected with other engines, with one byte (unix(7), `SCM_RIGHTS`).
+    pub(crate) async fn share(&mut self, sockets: Vec<StdStream>) -> Result<(), EngineError> {
+        let Some(output) = &self.output else { return Err(EngineError::Unexpected) };
+        let stream: &UnixStream = output.as_ref();
+        let shared: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+        let sent = stream.async_io(Interest::WRITABLE, || {
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(shared.len()))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&shared));
+            sendmsg(stream, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+            Ok(())
+        });
+        match sent.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.died().await),
         }
     }
 

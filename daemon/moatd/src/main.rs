@@ -24,6 +24,7 @@ mod runs;
 mod safe;
 mod service;
 mod state;
+mod team;
 mod web;
 
 use std::path::PathBuf;

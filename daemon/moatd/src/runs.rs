@@ -18,6 +18,7 @@ use crate::examples;
 use crate::failure::Failure;
 use crate::lineage;
 use crate::record;
+use crate::team::Team;
 
 /// How a stage of a run ended, where it did not fail.
 enum Ended<T> {
@@ -437,6 +438,19 @@ pub(crate) async fn build(
     built.await.map_err(Failure::internal)?
 }
 
+/// Worker threads of each of a training run's processes; 0 for every core.
+pub(crate) fn threads(daemon: &Daemon) -> usize {
+    let training = &daemon.settings.training;
+    if training.processes == 1 {
+        return training.threads;
+    }
+    let all = match training.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    (all / training.processes).max(1)
+}
+
 /// Bytes of memory that an engine may take; 0 for what it finds.
 pub(crate) fn memory(daemon: &Daemon) -> u64 {
     daemon.settings.training.memory_mib << 20
@@ -462,8 +476,10 @@ async fn train(
         output: output.display().to_string(),
         recipe: run.recipe.clone(),
         start: lineage::take(daemon, run)?,
-        threads: daemon.settings.training.threads,
+        threads: threads(daemon),
         memory: memory(daemon),
+        processes: daemon.settings.training.processes,
+        rank: 0,
     });
     let mut told = Told::default();
     let sides = &[Split::Train, Split::Validation];
@@ -581,6 +597,7 @@ async fn converse(
 ) -> Result<FromEngine, Failure> {
     let mut engine = Engine::start(&daemon.settings, Work::Train).await?;
     engine.job(job).await?;
+    let mut team = Team::start(daemon, &mut engine, job, &dataset, sides).await?;
     let (sender, mut feeding) = examples::feed(&daemon.state, dataset, sides, engine.feeder()?);
     let (mut fed, mut stopping) = (false, false);
     loop {
@@ -599,6 +616,7 @@ async fn converse(
                     each(&progress)?;
                     daemon.update(Update::Run { run: run.name.clone(), progress });
                 }
+                FromEngine::Left { rank } => return Err(team.reason(rank).await),
                 last => return Ok(last),
             },
             result = &mut feeding, if !fed => {

@@ -331,6 +331,53 @@ fn a_killed_engine_fails_its_run_and_harms_nothing_else() {
 }
 
 #[test]
+fn two_processes_train_what_one_does_and_end_together() {
+    let mut site = Site::new();
+    company(&site);
+    site.start();
+    site.import_base();
+    site.scan();
+    let mut recipe = tiny_recipe(20);
+    recipe.train.accumulate = 2;
+    let alone = site.run(&recipe);
+    site.end();
+    let settings = std::fs::read_to_string(site.path("moat.toml")).unwrap();
+    let both = settings.replace("threads = 1", "threads = 2\nprocesses = 2");
+    assert_ne!(settings, both);
+    std::fs::write(site.path("moat.toml"), both).unwrap();
+    site.start();
+    let together = site.run(&recipe);
+    assert_eq!((together.state, together.dataset, together.steps), (RunState::Done, alone.dataset, 20));
+    let (alone, together) = (alone.outcome.unwrap(), together.outcome.unwrap());
+    assert_eq!(alone.tokens, together.tokens);
+    assert!(
+        (alone.last_loss - together.last_loss).abs() < 1e-5,
+        "{} {}",
+        alone.last_loss,
+        together.last_loss
+    );
+
+    recipe.train.max_steps = 100_000;
+    recipe.train.epochs = 1000.0;
+    let name = site.start_run(&recipe);
+    let mut steps = 0;
+    let reply = site.call_and_watch(&Request::RunWatch { name: name.clone() }, |update| {
+        if let Update::Run { progress: Progress::Step { .. }, .. } = update {
+            steps += 1;
+            if steps == 5 {
+                assert!(site.kill_engine());
+            }
+        }
+    });
+    let Reply::Failed { fault: Fault::Failed, message } = reply else { panic!("{reply:?}") };
+    assert!(message.contains("killed by signal 9"), "{message}");
+    assert!(matches!(site.call(Request::RunResume { name: name.clone() }), Reply::Run(_)));
+    let Reply::Run(run) = site.call(Request::RunStop { name }) else { panic!() };
+    assert_eq!(run.state, RunState::Stopped);
+    site.end();
+}
+
+#[test]
 fn wrong_requests_are_refused_with_what_to_do() {
     let mut site = Site::new();
     company(&site);

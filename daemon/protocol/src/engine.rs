@@ -5,8 +5,8 @@
 //! [`FromEngine::Progress`] and [`FromEngine::Canary`] and exactly one of the others, then exits. [`ToEngine::Stop`] may come at any time after the job.
 //!
 //! Where several engines train one run, each gets the same but for [`TrainJob::rank`], and is connected with others: the first
-//! with each, the others with the first. An engine that was not started with these connections gets them over its own
-//! (unix(7), `SCM_RIGHTS`), with one byte between the job and what follows.
+//! with each, the others with the first. It gets these connections over its own (unix(7), `SCM_RIGHTS`), with one byte between
+//! the job and what follows.
 
 use moat_contracts::{
     AskJob, Attempt, Completion, DocumentLoss, EvaluateJob, Example, ExportJob, Held, Preview, Progress,

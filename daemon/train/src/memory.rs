@@ -61,8 +61,8 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Plans a run's memory in so many processes, each on so many threads: with recomputation as the recipe asks, or where it leaves it to the plan, where
-/// it does not fit without.
+/// Plans a run's memory in so many processes, each on so many threads: with recomputation as the recipe asks, or where it
+/// leaves it to the plan, where it does not fit without.
 ///
 /// # Errors
 /// [`TrainError::Memory`] where it does not fit, with what to change; a target that the base does not have.

@@ -41,8 +41,10 @@ pub(crate) async fn preview(daemon: &Arc<Daemon>, recipe: Recipe) -> Result<Repl
         output: String::new(),
         recipe,
         start: None,
-        threads: daemon.settings.training.threads,
+        threads: runs::threads(daemon),
         memory: runs::memory(daemon),
+        processes: daemon.settings.training.processes,
+        rank: 0,
     });
     let mut engine = Engine::start(&daemon.settings, Work::Train).await?;
     engine.job(&job).await?;
