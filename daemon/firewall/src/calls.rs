@@ -21,13 +21,20 @@ fn number(index: u8, operator: &Value, value: u64) -> Value {
     json!({"index": index, "type": "dword", "op": operator, "val": value})
 }
 
+/// socket(2): a stream, whatever flags come with it. Unlike a datagram socket it takes no address from sendmsg(2), whose
+/// arguments no filter can look at.
+const TYPE: u64 = 0xF;
+const STREAM: u64 = 1;
+
 /// What a call's arguments must be: one of these lists of conditions. Empty allows all.
-fn narrowed(call: &str) -> Vec<Value> {
+fn narrowed(call: &str, program: Program<'_>) -> Vec<Value> {
     let equal = |index, value| number(index, &json!("eq"), value);
     let masked = |index, mask: u64, value| number(index, &json!({"masked_eq": mask}), value);
     let unlike = |index, value| number(index, &json!("ne"), value);
+    let unix = libc::AF_UNIX.cast_unsigned().into();
     match call {
-        "socket" | "socketpair" => vec![json!([equal(0, libc::AF_UNIX.cast_unsigned().into())])],
+        "socket" if notifies(program) => vec![json!([equal(0, unix)])],
+        "socket" | "socketpair" => vec![json!([equal(0, unix), masked(1, TYPE, STREAM)])],
         "sendto" => vec![json!([{"index": 4, "type": "qword", "op": "eq", "val": 0}])],
         "clone" => vec![json!([masked(0, NAMESPACES, 0)])],
         "mmap" => [0, 2, EXECUTE].map(|allowed| json!([masked(2, WRITE_AND_EXECUTE, allowed)])).to_vec(),
@@ -42,6 +49,11 @@ fn narrowed(call: &str) -> Vec<Value> {
     }
 }
 
+/// Whether it tells systemd how it stands, which is done by datagrams.
+const fn notifies(program: Program<'_>) -> bool {
+    matches!(program, Program::Moatd { under_systemd: true, .. })
+}
+
 /// The filters of a program, in the order in which they are to be applied.
 pub(crate) fn filter(
     policy: &Policy,
@@ -51,7 +63,7 @@ pub(crate) fn filter(
     let target = TargetArch::try_from(architecture).map_err(|error| error.to_string())?;
     let mut rules = Vec::new();
     for call in policy.calls(program, architecture) {
-        match narrowed(call) {
+        match narrowed(call, program) {
             allowed if allowed.is_empty() => rules.push(json!({"syscall": call})),
             allowed => rules.extend(allowed.iter().map(|args| json!({"syscall": call, "args": args}))),
         }

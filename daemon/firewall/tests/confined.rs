@@ -144,6 +144,8 @@ fn calls() {
         ("socket vsock", libc::SYS_socket, [40, 1, 0, 0, 0, 0]),
         ("socket alg", libc::SYS_socket, [38, 5, 0, 0, 0, 0]),
         ("socketpair tipc", libc::SYS_socketpair, [30, 1, 0, 0, 0, 0]),
+        ("socket of datagrams", libc::SYS_socket, [1, 2, 0, 0, 0, 0]),
+        ("socketpair of datagrams", libc::SYS_socketpair, [1, 2, 0, 0, 0, 0]),
         ("connect", libc::SYS_connect, [0, 0, 0, 0, 0, 0]),
         ("sendto an address", libc::SYS_sendto, [0, 0, 0, 0, 8, 16]),
         ("sendmsg", libc::SYS_sendmsg, [0, 0, 0, 0, 0, 0]),
@@ -252,9 +254,10 @@ fn hold_refused(told: &BTreeMap<String, String>) {
         "socket vsock",
         "socket alg",
         "socketpair tipc",
+        "socket of datagrams",
+        "socketpair of datagrams",
         "connect",
         "sendto an address",
-        "sendmsg",
         "ptrace its parent",
         "process_vm_readv",
         "process_vm_writev",
@@ -321,6 +324,7 @@ fn what_is_not_allowed_is_refused() {
     let told = told(&run(User::Same, "engine", &[place.path()]));
     hold_refused(&told);
     hold(&told, &[("missing", "[]"), ("start another program", EPERM), ("start the engine", EPERM)]);
+    hold(&told, &[("sendmsg", EPERM)]);
     if prison::is_root() {
         hold(&told, &[("CapBnd", "0000000000000000")]);
     }

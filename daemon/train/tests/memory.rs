@@ -166,11 +166,12 @@ fn apart_in(place: &Place, name: &str, recipe: &Recipe, processes: usize) -> f64
             .unwrap()
     };
     let children: Vec<_> = [first, second].into_iter().take(processes).enumerate().map(start).collect();
-    let mut ended = children.into_iter().map(|child| child.wait_with_output().unwrap());
-    let child = ended.next().unwrap();
-    assert!(ended.all(|other| other.status.success()));
-    let said = String::from_utf8_lossy(&child.stdout).into_owned();
-    assert!(child.status.success(), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    let ended: Vec<_> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    for child in &ended {
+        let [said, erred] = [&child.stdout, &child.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        assert!(child.status.success(), "{said}{erred}");
+    }
+    let said = String::from_utf8_lossy(&ended[0].stdout).into_owned();
     let line = said.lines().find_map(|line| line.split_once("measured ")).unwrap().1;
     let measured: Value = serde_json::from_str(line).unwrap();
     let plan: MemoryPlan = serde_json::from_value(measured["plan"].clone()).unwrap();
@@ -211,7 +212,8 @@ fn the_peak_is_within_a_tenth_of_the_plan() {
         }
         worst = worst.max(apart(&place, frozen.word(), &recipe));
     }
-    let recipe = recipe(SMALL, Method::Lora, Recompute::No);
+    let mut recipe = recipe(SMALL, Method::Lora, Recompute::No);
+    recipe.train.accumulate = 2;
     worst = worst.max(apart_in(&base(SMALL, StoredType::F32), "together", &recipe, 2));
     assert!(worst < 0.1, "the plan is off by {:.0}%", 100.0 * worst);
 }

@@ -114,24 +114,35 @@ fn ways(status: &Status) -> Markup {
     let canary = &status.canary;
     let heads =
         [words("Way"), numbers("Tried"), numbers("Open"), words("State"), words("What the last try came to")];
+    let tell = |title: &'static str, found: bool| {
+        table(
+            title,
+            &heads,
+            html! {
+                @for (way, (tries, open)) in canary.ways.iter().filter(|(_, (_, open))| (*open > 0) == found) {
+                    tr {
+                        th scope="row" { (way) }
+                        td.n { (count(*tries)) }
+                        td.n { (count(*open)) }
+                        td { @if *open == 0 { (chip("good", "closed")) } @else { (chip("bad", "open")) } }
+                        td.soft { @match canary.last.get(way) { Some(last) => (last), None => "" } }
+                    }
+                }
+            },
+        )
+    };
+    let open = canary.ways.values().filter(|(_, open)| *open > 0).count();
+    let closed = count((canary.ways.len() - open) as u64);
     html! {
         section aria-labelledby="ways" {
             h2 #ways { "Ways out that the canary tries" }
             @match canary.flown {
                 None => p.empty { "The canary has not flown yet." },
                 Some(flown) => {
-                    p.soft { "Last tried " (parts::time(flown)) "." }
-                    (table("Ways out", &heads, html! {
-                        @for (way, (tries, open)) in &canary.ways {
-                            tr {
-                                th scope="row" { (way) }
-                                td.n { (count(*tries)) }
-                                td.n { (count(*open)) }
-                                td { @if *open == 0 { (chip("good", "closed")) } @else { (chip("bad", "open")) } }
-                                td.soft { @match canary.last.get(way) { Some(last) => (last), None => "" } }
-                            }
-                        }
-                    }))
+                    p { @if open == 0 { (chip("good", "none is open")) } @else { (chip("bad", "not all are closed")) }
+                        span.soft { " last tried " (parts::time(flown)) } }
+                    @if open > 0 { (tell("Open ways", true)) }
+                    details { summary { "Closed ways " span.soft { (closed) } } (tell("Closed ways", false)) }
                 }
             }
             p.soft { "What the machine's packet filter drops of Moat's users it counts where none of them can look: "

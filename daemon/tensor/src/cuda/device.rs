@@ -299,7 +299,7 @@ impl Device {
         let wanted = (numbers * precision.size()).next_multiple_of(256).max(256);
         let found = {
             let mut free = self.0.free();
-            let (best, _) = choose(free.iter().map(|(bytes, _)| *bytes), wanted);
+            let (best, _) = choose(free.iter().map(|(bytes, _)| *bytes), wanted, 2);
             best.map(|place| free.swap_remove(place))
         };
         let (bytes, address) = match found {
