@@ -72,11 +72,19 @@ impl Catalog {
         connection.pragma_update(None, "trusted_schema", false)?;
         // Sorting by opened paths must never spill them onto the disk.
         connection.pragma_update(None, "temp_store", "memory")?;
-        connection.pragma_update(None, "cache_size", -32 * 1024)?;
+        connection.pragma_update(None, "cache_size", -8 * 1024)?;
         connection.set_prepared_statement_cache_capacity(64);
         schema::migrate(&connection)?;
         sealed::register(&connection, vault)?;
         Ok(Self { connection, vault: vault.clone() })
+    }
+
+    /// Keeps four times as many pages in memory as other connections, 32 MiB: for whoever writes all day.
+    ///
+    /// # Errors
+    /// [`CatalogError`] where SQLite refuses.
+    pub fn keep_more(&self) -> Result<(), CatalogError> {
+        Ok(self.connection.pragma_update(None, "cache_size", -32 * 1024)?)
     }
 
     /// Begins writing; waits for another writer. Dropping the batch undoes it.

@@ -312,7 +312,9 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
 fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) -> Result<ScanReport, Failure> {
     let catalog = daemon.state.catalog()?;
     let name = &place.settings.name;
-    let mut pipeline = Pipeline::new(daemon.state.catalog()?, &daemon.rules, &daemon.ledger, name);
+    let writer = daemon.state.catalog()?;
+    writer.keep_more()?;
+    let mut pipeline = Pipeline::new(writer, &daemon.rules, &daemon.ledger, name);
     let (mut failure, mut told) = (None, 0);
     let mut sink = |change| {
         if daemon.is_ending() || daemon.paused_since(name).is_some() {

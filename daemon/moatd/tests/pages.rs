@@ -7,7 +7,6 @@ mod site;
 use moat_admin::routes;
 use moat_catalog::{Catalog, StepRow};
 use moat_ledger::{Act, Ledger, Phase, Who};
-use moat_protocol::control::{Reply, Request};
 
 use site::browser::Browser;
 use site::{Random, Site, prose, tiny_recipe};
@@ -72,23 +71,26 @@ fn every_page_of_a_site_at_size() {
     more_runs(&site, &run.name);
     more_entries(&site);
     site.start();
-    let own = rustix::process::geteuid().as_raw();
-    let people =
-        site.set_up(&[("ada", "steward,engineer,admin,auditor", Some(own)), ("ben", "approver", None)]);
-    let statement = match site.call(Request::PolicyRequest { proof: people[0].proof() }) {
-        Reply::Statement(statement) => Some(statement.id),
-        // The policy is agreed to already.
-        _ => None,
-    };
+    let people = site.set_up(&[
+        ("ada", "steward,engineer,admin,auditor", None),
+        ("ben", "approver", None),
+        ("cyd", "steward,engineer,admin", None),
+    ]);
     let browser = Browser::trusting(&site, address);
     browser.sign_in(&people[0]);
+    browser.get("/people/ben");
+    let proof = people[0].proof();
+    let fields =
+        [("approver", "yes"), ("auditor", "yes"), ("password", &proof.password.0), ("code", &proof.code.0)];
+    let asked = browser.send("/people/ben/roles", &fields);
+    let statement = asked.leads_to().and_then(|page| page.strip_prefix("/approvals/")).unwrap().to_owned();
 
     let dataset = run.dataset.unwrap().to_string();
     let filled = |path: &str| {
         let part = |part: &str| match part {
             "{run}" => Some(format!("tiny-{RUNS}")),
             "{id}" if path.starts_with("/datasets") => Some(dataset.clone()),
-            "{id}" if path.starts_with("/approvals") => statement.clone(),
+            "{id}" if path.starts_with("/approvals") => Some(statement.clone()),
             "{older}" | "{newer}" => Some(dataset.clone()),
             "{name}" => Some("ben".to_owned()),
             "{kind}" => Some("vault.".to_owned()),
