@@ -21,6 +21,7 @@ mod schema;
 mod sealed;
 mod search;
 mod shape;
+mod sources;
 mod statements;
 mod sweeps;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use records::{Row, RowId};
 pub use reviews::{Line, Review, Waiting, Waits};
 pub use runs::{JoinedRow, RunRow, StepRow, ValidationRow};
 pub use search::RecordFilter;
+pub use sources::SourceRow;
 pub use statements::{PolicyRow, StatementRow};
 pub use sweeps::SweepRow;
 pub use twins::{Cluster, ClusterId, Group, GroupId};

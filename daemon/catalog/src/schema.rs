@@ -158,7 +158,7 @@ CREATE TABLE document_faults (
     what TEXT NOT NULL,
     PRIMARY KEY (document, ordinal)
 ) STRICT, WITHOUT ROWID;
-", RIGHTS, COURSE, PROOFS, USE, REVIEWS];
+", RIGHTS, COURSE, PROOFS, USE, REVIEWS, SOURCES];
 
 /// Accounts, API keys, and the two-person rule, which holds here as it does in the code: whoever writes to the file by
 /// other ways meets it again.
@@ -345,6 +345,36 @@ UPDATE records SET margin = (
 CREATE INDEX records_by_verdict ON records (verdict, id) WHERE twin IS NULL;
 CREATE INDEX records_by_margin ON records (margin, id) WHERE margin IS NOT NULL AND twin IS NULL;
 ALTER TABLE datasets ADD COLUMN shape TEXT;
+";
+
+/// Sources that two people added. The table of statements takes their kind as well: a rule that admits more is changed in
+/// its text (sqlite.org/lang_altertable.html, section 7), since statements stay and cannot be moved to a table of another rule.
+const SOURCES: &str = "
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = replace(sql, '(''export'', ''policy'', ''role'')', '(''export'', ''policy'', ''role'', ''source'')')
+    WHERE type = 'table' AND name = 'statements';
+PRAGMA writable_schema = RESET;
+
+CREATE TABLE sources (
+    name TEXT PRIMARY KEY,
+    statement BLOB NOT NULL UNIQUE REFERENCES statements (nonce),
+    since INTEGER NOT NULL,
+    -- Whether its documents are being deleted; the row goes after them.
+    removing INTEGER NOT NULL CHECK (removing IN (0, 1)),
+    -- Sealed to the name and the statement.
+    definition BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER sources_take_two BEFORE INSERT ON sources
+WHEN NEW.removing OR NOT EXISTS (
+    SELECT 1 FROM statements WHERE nonce = NEW.statement AND kind = 'source' AND state = 'agreed')
+BEGIN SELECT RAISE(ABORT, 'a source comes by an agreed statement'); END;
+CREATE TRIGGER sources_do_not_change BEFORE UPDATE ON sources
+WHEN NEW.name <> OLD.name OR NEW.statement <> OLD.statement OR NEW.since <> OLD.since
+    OR NEW.definition <> OLD.definition OR NEW.removing < OLD.removing
+BEGIN SELECT RAISE(ABORT, 'a source is only ever removed'); END;
+CREATE TRIGGER sources_go_last BEFORE DELETE ON sources
+WHEN NOT OLD.removing OR EXISTS (SELECT 1 FROM documents WHERE source = OLD.name AND state <> 'deleted')
+BEGIN SELECT RAISE(ABORT, 'a source goes after its documents'); END;
 ";
 
 /// Brings a file to the newest schema, in one transaction.

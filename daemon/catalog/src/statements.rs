@@ -12,7 +12,7 @@ const COLUMNS: &str =
 pub struct StatementRow {
     /// Its name: makes it unlike any other.
     pub nonce: [u8; 16],
-    /// `export`, `policy` or `role`.
+    /// `export`, `policy`, `role` or `source`.
     pub kind: String,
     /// Its canonical text, which is what is signed.
     pub text: String,

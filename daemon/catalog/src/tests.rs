@@ -1,3 +1,5 @@
+mod sources;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -152,7 +152,8 @@ acts! {
     RecordRead "record.read" "Reads the texts of documents and records." [Steward] ANYHOW;
     RecordWhy "record.why" "Sees why a document was kept or dropped and what it reached." [Steward, Engineer, Approver, Auditor] ANYHOW;
     VerdictReview "verdict.review" "Overrules a verdict on a record." [Steward] ANYHOW;
-    SourceChange "source.change" "Adds, changes or removes a source." [Steward] PERSON;
+    SourceChange "source.change" "Asks for a new source, pauses one, or removes one that was added." [Steward] PERSON;
+    SourceApprove "source.approve" "Agrees to a new source." [Approver] PERSON;
     SourceScan "source.scan" "Looks at the sources again." [Steward, Engineer, Admin] ANYHOW;
     DatasetBuild "dataset.build" "Builds a dataset." [Steward, Engineer] ANYHOW;
     BaseImport "base.import" "Imports a base from a folder." [Engineer, Admin] ANYHOW;
@@ -296,6 +297,7 @@ mod tests {
                 (Act::ExportRequest, Act::ExportApprove),
                 (Act::PolicyRequest, Act::PolicyApprove),
                 (Act::RoleRequest, Act::RoleApprove),
+                (Act::SourceChange, Act::SourceApprove),
             ] {
                 assert!(!(may(only, ask) && may(only, agree)), "{role}");
             }

@@ -1,4 +1,5 @@
-//! The two-person rule: the one place that says yes to an export, a change of policy or a change of roles.
+//! The two-person rule: the one place that says yes to an export, a change of policy or of roles, or a
+//! new source.
 
 use crate::account::{Account, same_person};
 use crate::acts::may;

@@ -24,6 +24,8 @@ pub enum Kind {
     Policy,
     /// Somebody's roles change.
     Role,
+    /// A source is added.
+    Source,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
             Self::Export => Act::ExportRequest,
             Self::Policy => Act::PolicyRequest,
             Self::Role => Act::RoleRequest,
+            Self::Source => Act::SourceChange,
         }
     }
 
@@ -44,6 +47,7 @@ impl Kind {
             Self::Export => Act::ExportApprove,
             Self::Policy => Act::PolicyApprove,
             Self::Role => Act::RoleApprove,
+            Self::Source => Act::SourceApprove,
         }
     }
 }
@@ -53,11 +57,12 @@ impl Kind {
 pub struct Deed {
     /// What kind of thing it is.
     pub kind: Kind,
-    /// SHA-256 of what leaves, or of the new policy, or of the description of the roles' change.
+    /// SHA-256 of what leaves, or of the new policy, or of the description of the roles' change, or of a source's definition.
     pub subject: [u8; 32],
     /// How many bytes that is.
     pub bytes: u64,
-    /// Where it goes: a destination's name in the configuration, the policy's file, the account whose roles change.
+    /// Where it goes: a destination's name in the configuration, the policy's file, the account whose roles change,
+    /// the path of a source.
     pub destination: String,
     /// The public key that an export is encrypted to.
     pub recipient: Option<String>,

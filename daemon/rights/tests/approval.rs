@@ -77,7 +77,7 @@ struct Attempt {
 
 impl Attempt {
     fn new(kind: Kind) -> Self {
-        let requester = account("anna", &ANNA, 1000, &[Role::Engineer, Role::Admin]);
+        let requester = account("anna", &ANNA, 1000, &[Role::Steward, Role::Engineer, Role::Admin]);
         let approver = account("ben", &BEN, 1001, &[Role::Approver]);
         let deed = Deed {
             kind,
@@ -145,7 +145,7 @@ fn refused(why: Refusal, spoil: impl FnOnce(&mut Attempt)) {
 
 #[test]
 fn two_people_who_agree_may() {
-    for kind in [Kind::Export, Kind::Policy, Kind::Role] {
+    for kind in [Kind::Export, Kind::Policy, Kind::Role, Kind::Source] {
         assert_eq!(Attempt::new(kind).outcome(), Ok(()), "{kind:?}");
     }
 }
@@ -426,7 +426,7 @@ fn names_with_line_ends_are_refused() {
 proptest! {
     #[test]
     fn a_statement_reads_back(
-        kind in prop::sample::select(vec![Kind::Export, Kind::Policy, Kind::Role]),
+        kind in prop::sample::select(vec![Kind::Export, Kind::Policy, Kind::Role, Kind::Source]),
         subject: [u8; 32], bytes: u64, destination in "[^\\p{Cc}]{1,40}", recipient in prop::option::of("[^\\p{Cc}]{1,40}"),
         requester in "[a-z]{1,8}", uid: Option<u32>, created: u64, expires: u64, nonce: [u8; 16],
     ) {

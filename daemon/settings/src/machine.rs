@@ -19,6 +19,9 @@ pub fn check_machine(settings: &Settings, text: &str, programs: &Path) -> Vec<Fa
     hold("daemon.state".to_owned(), unmakeable(&settings.daemon.state));
     hold("daemon.runtime".to_owned(), unmakeable(&settings.daemon.runtime));
     hold("daemon.engine".to_owned(), no_engine(&settings.engine(programs)));
+    for (index, folder) in settings.boundary.sources.iter().enumerate() {
+        hold(format!("boundary.sources[{index}]"), unreadable(folder));
+    }
     for (index, source) in settings.source.iter().enumerate() {
         let key = format!("source[{index}].path");
         let fault = match unreadable(&source.path) {

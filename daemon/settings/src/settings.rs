@@ -94,6 +94,10 @@ pub struct BoundarySettings {
     pub exports: Vec<PathBuf>,
     /// Folders in which backups may be written.
     pub backups: Vec<PathBuf>,
+    /// Folders in which people may add sources. Left out of the site's policy while there is none, so that a policy that was
+    /// agreed to before there was this key stays the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<PathBuf>,
     /// Seconds between two rounds of the canary.
     pub canary_seconds: u64,
     /// Bytes that an API key may be served in completions a day, as a share of the bytes of the model's weights.
@@ -218,8 +222,16 @@ impl Default for BoundarySettings {
     fn default() -> Self {
         // What every Linux grants every process.
         let require = vec![Protection::Dumps, Protection::Tracing, Protection::Privileges];
-        let (sandbox, imports, exports, backups) = (PathBuf::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { require, sandbox, imports, exports, backups, canary_seconds: 60, completions_share: 0.01 }
+        Self {
+            require,
+            sandbox: PathBuf::new(),
+            imports: Vec::new(),
+            exports: Vec::new(),
+            backups: Vec::new(),
+            sources: Vec::new(),
+            canary_seconds: 60,
+            completions_share: 0.01,
+        }
     }
 }
 
@@ -323,6 +335,11 @@ impl Settings {
                 hold(folder.is_absolute(), &format!("boundary.{name}[{index}]"), absolute);
             }
         }
+        for (index, folder) in boundary.sources.iter().enumerate() {
+            let key = format!("boundary.sources[{index}]");
+            hold(folder.is_absolute(), &key, absolute);
+            hold(!(folder.is_absolute() && overlap(folder, &daemon.state)), &key, OWN_STATE);
+        }
         let canary = (1..=3600).contains(&boundary.canary_seconds);
         hold(canary, "boundary.canary_seconds", "must be from 1 to 3600");
         let share = (0.0..=1.0).contains(&boundary.completions_share);
@@ -381,9 +398,8 @@ impl Settings {
                 hold(false, &key("path"), "must be given: the absolute path of the folder or repository");
             } else {
                 hold(source.path.is_absolute(), &key("path"), absolute);
-                let within = daemon.state.starts_with(&source.path) || source.path.starts_with(&daemon.state);
-                let message = "must not hold, or lie in, daemon.state: Moat would read its own state";
-                hold(!(within && source.path.is_absolute()), &key("path"), message);
+                let own = source.path.is_absolute() && overlap(&source.path, &daemon.state);
+                hold(!own, &key("path"), OWN_STATE);
                 let place = (source.kind.word(), source.path.as_path(), source.branch.as_str());
                 if let Some(first) = paths.insert(place, index) {
                     let message = format!("is also read by source[{first}]: take one of the two out");
@@ -413,11 +429,19 @@ impl Settings {
             boundary: BoundarySettings {
                 imports: vec![PathBuf::new()],
                 exports: vec![PathBuf::new()],
+                sources: vec![PathBuf::new()],
                 ..BoundarySettings::default()
             },
             ..Self::default()
         }
     }
+}
+
+const OWN_STATE: &str = "must not hold, or lie in, daemon.state: Moat would read its own state";
+
+/// True where one of two folders lies in the other.
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }
 
 /// True where a path, written without `..`, lies in a folder or is it.

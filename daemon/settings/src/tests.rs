@@ -315,6 +315,7 @@ fn the_machine_is_held_against_the_settings() {
     let shown = folder.display();
     let text = format!(
         "[daemon]\nstate = \"{shown}/file/state\"\nruntime = \"{shown}/new/run\"\nengine = \"{shown}/file\"\n\
+         [boundary]\nsources = [\"{shown}/plain\", \"{shown}/gone\"]\n\
          [[source]]\nname = \"a\"\npath = \"{shown}/repository\"\nkind = \"git\"\n\
          [[source]]\nname = \"b\"\nkind = \"git\"\npath = \"{shown}/plain\"\n\
          [[source]]\nname = \"c\"\npath = \"{shown}/gone\"\n"
@@ -322,12 +323,14 @@ fn the_machine_is_held_against_the_settings() {
     let settings = parse(&text).unwrap();
     let faults = check_machine(&settings, &text, Path::new("/nowhere"));
     std::fs::remove_dir_all(&folder).unwrap();
+    let list = text.lines().nth(5).unwrap().find(", \"").unwrap() + 3;
     let places: Vec<_> = faults.iter().map(|fault| (fault.line, fault.column, fault.key.as_str())).collect();
     let expected = [
         (2, 9, "daemon.state"),
         (4, 10, "daemon.engine"),
-        (12, 8, "source[1].path"),
-        (15, 8, "source[2].path"),
+        (6, list, "boundary.sources[1]"),
+        (14, 8, "source[1].path"),
+        (17, 8, "source[2].path"),
     ];
     assert_eq!(places, expected, "{faults:#?}");
 }
@@ -356,6 +359,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn folders_for_sources_hold_nothing_of_moats_and_change_no_policy_while_there_are_none() {
+    let faults = |sources: &str| {
+        let text = format!("[daemon]\nstate = \"/var/lib/moat\"\n[boundary]\nsources = {sources}\n");
+        parse(&text).map_or_else(|faults| shown(&faults), |_| Vec::new())
+    };
+    assert_eq!(faults("[\"/srv\", \"/var/library\"]"), Vec::<String>::new());
+    for own in ["/", "/var", "/var/lib/moat", "/var/lib/moat/runs"] {
+        let found = faults(&format!("[\"{own}\"]"));
+        assert!(found[0].starts_with("4:12: boundary.sources[0]: must not hold, or lie in"), "{found:?}");
+    }
+    assert!(faults("[\"srv\"]")[0].contains("must be an absolute path"));
+    assert!(!toml::to_string(&Settings::default().boundary).unwrap().contains("sources"));
 }
 
 #[test]
