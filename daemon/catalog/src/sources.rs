@@ -65,7 +65,8 @@ impl Batch<'_> {
     pub fn add_source(&self, row: &SourceRow) -> Result<(), CatalogError> {
         let key = self.vault.derived(DEFINITION)?;
         let sealed = seal_bytes(&key, &object(&row.name, &row.statement), row.definition.as_bytes())?;
-        let sql = "INSERT INTO sources (name, statement, since, removing, definition) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql =
+            "INSERT INTO sources (name, statement, since, removing, definition) VALUES (?1, ?2, ?3, ?4, ?5)";
         let values = params![row.name, row.statement, row.since, row.removing, sealed];
         self.connection.prepare_cached(sql)?.execute(values)?;
         Ok(())

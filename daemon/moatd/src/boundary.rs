@@ -63,6 +63,7 @@ fn paths(settings: &Settings) -> Result<Paths, String> {
         make(folder, mode).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     }
     let mut read = settings.boundary.imports.clone();
+    read.extend(settings.boundary.sources.clone());
     read.extend(settings.sandbox().map(Path::to_owned));
     let admin = &settings.admin;
     // Certificates are replaced by renaming, so that their folders are what stays.
@@ -104,7 +105,7 @@ fn make(folder: &Path, mode: u32) -> io::Result<()> {
 
 /// The folders beside a work tree that its repository consists of: a linked work tree's own and the common one
 /// (gitrepository-layout(5)), and those that it borrows objects from.
-fn repository(tree: &Path) -> Vec<PathBuf> {
+pub(crate) fn repository(tree: &Path) -> Vec<PathBuf> {
     let line = |file: PathBuf| fs::read_to_string(file).ok().map(|text| text.trim().to_owned());
     let mut found = Vec::new();
     let mut folder = tree.join(".git");

@@ -15,13 +15,14 @@ use tokio::sync::{Notify, broadcast, watch};
 use tracing::warn;
 
 use crate::answer::invitation::Invited;
-use crate::answer::{backup, sources, statements};
+use crate::answer::{backup, sources as stands, statements};
 use crate::boundary::Protections;
 use crate::failure::Failure;
 use crate::pace::Pace;
 use crate::policy;
 use crate::record::{self, Refusals};
 use crate::safe::Safe;
+use crate::sources::{self, Source};
 use crate::state::State;
 
 /// What the daemon's parts share.
@@ -73,6 +74,8 @@ pub(crate) struct Daemon {
     /// Seats for work that opens many texts for somebody who waits.
     pub(crate) readers: tokio::sync::Semaphore,
     scans: Mutex<BTreeMap<String, ScanState>>,
+    /// The sources that are read; those that were added are known while the vault is open.
+    sources: Mutex<Arc<Vec<Source>>>,
     /// Paused sources, with the seconds since 1970 since which each is; the catalog keeps them.
     paused: Mutex<BTreeMap<String, i64>>,
     stops: Mutex<Vec<String>>,
@@ -120,6 +123,7 @@ impl Daemon {
             held = Some(state.catalog()?);
         }
         let rules = Compiled::new(&settings.curation);
+        let known = sources::configured(&settings);
         let daemon = Arc::new(Self {
             policy,
             held_back: Mutex::default(),
@@ -149,6 +153,7 @@ impl Daemon {
             importing: tokio::sync::Mutex::default(),
             readers: tokio::sync::Semaphore::new(2),
             scans: Mutex::default(),
+            sources: Mutex::new(Arc::new(known)),
             paused: Mutex::default(),
             stops: Mutex::default(),
             ending: watch::channel(false).0,
@@ -163,12 +168,13 @@ impl Daemon {
 
     /// What an open vault lets the daemon look at: whether work may go on, and what its last end cut off.
     fn take_up(&self) -> Result<(), Failure> {
+        self.look_at_sources()?;
         backup::note_restore(self)?;
         // A damaged account is one all the same: whoever needs it is told.
         let empty = self.state.catalog()?.accounts().is_ok_and(|accounts| accounts.is_empty());
         self.set_up.store(!empty || record::was_set_up(&self.ledger)?, Ordering::SeqCst);
         self.look_at_policy()?;
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = sources::paused(self)?;
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = stands::paused(self)?;
         statements::sweep(self)
     }
 
@@ -206,7 +212,8 @@ impl Daemon {
         let serial = vault.serial().map_err(Failure::internal)?;
         self.ledger.append(&Act::new(Who::daemon(), "vault.opened", Phase::Done).detail("serial", serial))?;
         self.hold(Some(self.state.catalog()?));
-        self.take_up()
+        // Half taken up is as good as sealed: whoever opened it is told why.
+        self.take_up().inspect_err(|_| self.seal())
     }
 
     /// Wipes the keys from memory and stops what needs them.
@@ -243,6 +250,23 @@ impl Daemon {
     pub(crate) fn scans(&self) -> MutexGuard<'_, BTreeMap<String, ScanState>> {
         // A panicked holder leaves whole values behind: each is replaced at once.
         self.scans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sources that are read.
+    pub(crate) fn sources(&self) -> Arc<Vec<Source>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Finds out which sources are read.
+    pub(crate) fn look_at_sources(&self) -> Result<(), Failure> {
+        let all = sources::all(self)?;
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+        Ok(())
+    }
+
+    /// Whether a source is read no more, or not for long.
+    pub(crate) fn is_removing(&self, source: &str) -> bool {
+        self.sources().iter().all(|known| known.settings.name != source || known.removing)
     }
 
     /// Counts documents that were taken in.

@@ -31,7 +31,9 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         Request::Status | Request::Scan => &["status"],
         Request::Sources | Request::SourcePause { .. } | Request::SourceResume { .. } => &["sources"],
         Request::SourceList { .. } => &["source_listing"],
-        Request::SourceTest { .. } => &["source_trial"],
+        Request::SourceTest { .. } | Request::SourceTry { .. } => &["source_trial"],
+        Request::SourceFolders { .. } => &["source_folders"],
+        Request::SourceRemove { .. } => &["source_removed"],
         Request::SourceFaults { .. } => &["source_faults"],
         Request::Why { .. } => &["why"],
         Request::DatasetBuild { .. } | Request::Dataset { .. } => &["dataset"],
@@ -78,6 +80,7 @@ const fn replies(request: &Request) -> &'static [&'static str] {
         Request::Export { .. }
         | Request::AccountRoles { .. }
         | Request::PolicyRequest { .. }
+        | Request::SourceAdd { .. }
         | Request::Withdraw { .. } => &["statement"],
         Request::Approve { .. } => &["statement", "exported"],
         Request::Statements => &["statements"],

@@ -1,18 +1,23 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use moat_catalog::CatalogError;
+use moat_contracts::Document;
 use moat_protocol::control::Update;
 use moat_settings::{SourceKind, SourceSettings};
-use moat_sources::{Folder, Git, Hints, ScanReport, SinkClosed, SourceError};
+use moat_sources::{Change, Folder, Git, Hints, ScanReport, SinkClosed, SourceError};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::answer::sources;
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 use crate::pipeline::Pipeline;
+use crate::sources::Source;
 
 /// Changes between two updates for whoever watches.
 const UPDATE_EVERY: u64 = 256;
@@ -27,8 +32,10 @@ pub(crate) struct Intake {
 enum Order {
     /// Scan every source now, and answer when everything found is committed.
     Scan(oneshot::Sender<Result<(), Failure>>),
+    /// Delete the documents of a source that is being removed, and answer when it is gone.
+    Remove(String, oneshot::Sender<Result<(), Failure>>),
     /// A source's watch noticed something.
-    Changed(usize, Hints),
+    Changed(String, Hints),
     /// Look whether the daemon ends, or its vault was opened.
     Wake,
 }
@@ -36,9 +43,21 @@ enum Order {
 impl Intake {
     /// Scans every source and waits until all that was found is committed.
     pub(crate) async fn scan(&self) -> Result<(), Failure> {
+        self.ask(Order::Scan).await
+    }
+
+    /// Removes a source that is marked so, and waits until its documents are deleted.
+    pub(crate) async fn remove(&self, source: String) -> Result<(), Failure> {
+        self.ask(|done| Order::Remove(source, done)).await
+    }
+
+    async fn ask(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Order,
+    ) -> Result<(), Failure> {
         let (done, answer) = oneshot::channel();
         let ended = || Failure::internal("the sources are no longer read, since moatd is ending");
-        self.orders.send(Order::Scan(done)).map_err(|_| ended())?;
+        self.orders.send(order(done)).map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 
@@ -70,7 +89,11 @@ pub(crate) fn start(daemon: &Arc<Daemon>) -> Result<Intake, Failure> {
 /// One source with what the thread remembers of it.
 struct Place {
     settings: SourceSettings,
+    /// Whether people added it.
+    added: bool,
     reader: Reader,
+    /// Set when the source is read no more, for its watch.
+    over: Arc<AtomicBool>,
     /// When to look at the whole source again.
     due: Instant,
     /// Whether it was paused when it was last looked at.
@@ -94,15 +117,22 @@ const BURST: Duration = Duration::from_millis(300);
 /// How long a scan that a person asked for waits for files that are still being written.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// After how long a removal that failed is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// How often a watch's thread looks whether the daemon ends.
 const LISTEN: Duration = Duration::from_secs(1);
 
 fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc::Receiver<Order>) {
-    let mut places: Vec<_> = daemon.settings.source.iter().map(place).collect();
-    for (index, place) in places.iter().enumerate() {
-        watch(daemon, place, index, hints);
-    }
+    let mut places = Vec::new();
+    let mut removals = Instant::now();
     while !daemon.is_ending() {
+        keep_up(daemon, &mut places, hints);
+        let removing = !daemon.safe().is_sealed() && daemon.sources().iter().any(|source| source.removing);
+        if removing && removals <= Instant::now() {
+            removals = finish_removals(daemon);
+            continue;
+        }
         let rests = daemon.rests();
         for place in places.iter_mut().filter(|_| !rests) {
             let paused = daemon.paused_since(&place.settings.name).is_some();
@@ -118,20 +148,26 @@ fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc
             .iter()
             .filter(|place| !rests && !place.paused)
             .map(|place| place.hinted_due.map_or(place.due, |hinted| hinted.min(place.due)))
+            .chain(removing.then_some(removals))
             .min();
         let wait =
             next.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(Instant::now()));
         match orders.recv_timeout(wait) {
             Ok(Order::Scan(done)) => {
+                keep_up(daemon, &mut places, hints);
                 let result = scan_all(daemon, &mut places);
                 // Who asked may have hung up.
                 drop(done.send(result));
             }
-            Ok(Order::Changed(index, hints)) => {
-                if let Some(place) = places.get_mut(index) {
+            Ok(Order::Remove(name, done)) => {
+                keep_up(daemon, &mut places, hints);
+                drop(done.send(remove(daemon, &name)));
+            }
+            Ok(Order::Changed(name, hints)) => {
+                if let Some(place) = places.iter_mut().find(|place| place.settings.name == name) {
                     if hints != Hints::Nothing {
                         let mut scans = daemon.scans();
-                        scans.entry(place.settings.name.clone()).or_default().noticed.get_or_insert_with(now);
+                        scans.entry(name).or_default().noticed.get_or_insert_with(now);
                     }
                     // What a paused source holds is looked at as a whole once it goes on.
                     if !place.paused {
@@ -143,6 +179,75 @@ fn read_sources(daemon: &Arc<Daemon>, hints: &mpsc::Sender<Order>, orders: &mpsc
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+/// Reads the sources that there are now: begins with new ones, and lets those go that were removed.
+fn keep_up(daemon: &Arc<Daemon>, places: &mut Vec<Place>, hints: &mpsc::Sender<Order>) {
+    let sources = daemon.sources();
+    let read = |settings: &SourceSettings| {
+        sources.iter().any(|source| !source.removing && source.settings == *settings)
+    };
+    places.retain(|place| {
+        let stays = read(&place.settings);
+        place.over.store(!stays, Ordering::SeqCst);
+        stays
+    });
+    for source in sources.iter().filter(|source| !source.removing) {
+        if places.iter().all(|place| place.settings != source.settings) {
+            let new = place(source);
+            watch(daemon, &new, hints);
+            places.push(new);
+        }
+    }
+}
+
+/// Goes on with removals that an end or a fault cut off. Gives when to try again what could not be done.
+fn finish_removals(daemon: &Daemon) -> Instant {
+    for source in daemon.sources().iter().filter(|source| source.removing) {
+        let name = &source.settings.name;
+        match remove(daemon, name) {
+            Ok(()) => info!("source {name} was removed"),
+            Err(failure) => warn!("source {name} is not removed yet: {}", failure.message),
+        }
+    }
+    Instant::now() + RETRY
+}
+
+/// Deletes the documents of a source that is being removed, then forgets it.
+fn remove(daemon: &Daemon, name: &str) -> Result<(), Failure> {
+    // Somebody who asked twice, or the thread itself, may have come first.
+    if !daemon.sources().iter().any(|source| source.removing && source.settings.name == name) {
+        return Ok(());
+    }
+    let catalog = daemon.state.catalog()?;
+    let mut pipeline = Pipeline::new(daemon.state.catalog()?, &daemon.rules, &daemon.ledger, name);
+    let mut failure = None;
+    let told = catalog.each_document(name, |known| {
+        if daemon.is_ending() {
+            failure = Some(Failure::internal("the removal was cut off, and goes on at the next start"));
+        } else {
+            let Document { id, source, path, .. } = known.document;
+            failure = pipeline.push(Change::Gone { id, source, path }).err();
+        }
+        match &failure {
+            Some(failure) => Err(CatalogError::Interrupted(failure.message.clone())),
+            None => Ok(()),
+        }
+    });
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    told?;
+    pipeline.flush()?;
+    let batch = catalog.write()?;
+    batch.end_removal(name)?;
+    // Another source of this name begins anew.
+    batch.put_meta(&sources::key(name), "")?;
+    batch.put_meta(&Git::checkpoint(name), "")?;
+    batch.commit()?;
+    daemon.set_paused(name, None);
+    daemon.scans().remove(name);
+    daemon.look_at_sources()
 }
 
 impl Place {
@@ -180,10 +285,12 @@ pub(crate) fn reader(settings: &SourceSettings) -> Reader {
     }
 }
 
-fn place(settings: &SourceSettings) -> Place {
+fn place(source: &Source) -> Place {
     Place {
-        settings: settings.clone(),
-        reader: reader(settings),
+        settings: source.settings.clone(),
+        added: source.added.is_some(),
+        reader: reader(&source.settings),
+        over: Arc::default(),
         due: Instant::now(),
         paused: false,
         hinted: BTreeSet::new(),
@@ -192,7 +299,7 @@ fn place(settings: &SourceSettings) -> Place {
 }
 
 /// Starts a thread that passes on what a folder's watch notices. Without a watch the rescans find everything later.
-fn watch(daemon: &Arc<Daemon>, place: &Place, index: usize, hints: &mpsc::Sender<Order>) {
+fn watch(daemon: &Arc<Daemon>, place: &Place, hints: &mpsc::Sender<Order>) {
     let Reader::Folder(folder) = &place.reader else { return };
     let watch = match folder.watch() {
         Ok(watch) => watch,
@@ -201,11 +308,12 @@ fn watch(daemon: &Arc<Daemon>, place: &Place, index: usize, hints: &mpsc::Sender
             return;
         }
     };
-    let (daemon, hints) = (daemon.clone(), hints.clone());
+    let (daemon, hints, over) = (daemon.clone(), hints.clone(), place.over.clone());
+    let name = place.settings.name.clone();
     let listen = move || {
-        while !daemon.is_ending() {
+        while !daemon.is_ending() && !over.load(Ordering::SeqCst) {
             let noticed = watch.wait(LISTEN);
-            if noticed != Hints::Nothing && hints.send(Order::Changed(index, noticed)).is_err() {
+            if noticed != Hints::Nothing && hints.send(Order::Changed(name.clone(), noticed)).is_err() {
                 return;
             }
         }
@@ -232,7 +340,7 @@ fn look(daemon: &Arc<Daemon>, place: &mut Place) {
 /// Scans every source, and again while files are still being written.
 fn scan_all(daemon: &Arc<Daemon>, places: &mut [Place]) -> Result<(), Failure> {
     let patience = Instant::now() + PATIENCE;
-    let goes_on = |place: &Place| daemon.paused_since(&place.settings.name).is_none();
+    let goes_on = |place: &Place| !is_left(daemon, &place.settings.name);
     let mut waiting: Vec<usize> = (0..places.len()).filter(|index| goes_on(&places[*index])).collect();
     loop {
         let mut later: Option<SystemTime> = None;
@@ -299,8 +407,8 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
             Some(report)
         }
         Err(failure) => {
-            // A scan that a pause cut off did not fail.
-            if !daemon.is_ending() && daemon.paused_since(name).is_none() {
+            // A scan that a pause or a removal cut off did not fail.
+            if !daemon.is_ending() && !is_left(daemon, name) {
                 warn!("{}", failure.message);
                 state.fault = Some(failure.message);
             }
@@ -309,7 +417,15 @@ fn scan(daemon: &Arc<Daemon>, place: &mut Place, paths: Option<BTreeSet<String>>
     }
 }
 
+/// Whether nothing is taken in from a source for now, or any more.
+fn is_left(daemon: &Daemon, name: &str) -> bool {
+    daemon.paused_since(name).is_some() || daemon.is_removing(name)
+}
+
 fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) -> Result<ScanReport, Failure> {
+    if place.added {
+        crate::sources::stands(&daemon.settings, &place.settings)?;
+    }
     let catalog = daemon.state.catalog()?;
     let name = &place.settings.name;
     let writer = daemon.state.catalog()?;
@@ -317,7 +433,7 @@ fn read(daemon: &Arc<Daemon>, place: &Place, paths: Option<BTreeSet<String>>) ->
     let mut pipeline = Pipeline::new(writer, &daemon.rules, &daemon.ledger, name);
     let (mut failure, mut told) = (None, 0);
     let mut sink = |change| {
-        if daemon.is_ending() || daemon.paused_since(name).is_some() {
+        if daemon.is_ending() || is_left(daemon, name) {
             return Err(SinkClosed);
         }
         pipeline.push(change).map_err(|error| {

@@ -23,6 +23,7 @@ mod record;
 mod runs;
 mod safe;
 mod service;
+mod sources;
 mod state;
 mod team;
 mod web;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use moat_protocol::control::Fault;
 use moat_settings::{Settings, SourceKind, SourceSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -148,7 +150,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", failure.message);
-            ExitCode::FAILURE
+            // What asks for other than what is there is for a person to see to; starting again does not help.
+            if failure.fault == Fault::Request { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

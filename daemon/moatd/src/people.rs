@@ -353,6 +353,8 @@ pub(crate) fn needed(request: &Request) -> Needed {
         Request::SourceList { .. } | Request::SourceTest { .. } => Act::RecordRead,
         Request::SourceFaults { .. } => Act::RecordWhy,
         Request::SourcePause { .. } | Request::SourceResume { .. } => Act::SourceChange,
+        Request::SourceFolders { .. } | Request::SourceTry { .. } => Act::SourceChange,
+        Request::SourceAdd { .. } | Request::SourceRemove { .. } => Act::SourceChange,
         Request::Why { .. } | Request::DatasetDiff { .. } => Act::RecordWhy,
         Request::DatasetBuild { .. } => Act::DatasetBuild,
         Request::Datasets | Request::Dataset { .. } | Request::Bases | Request::Runs => Act::StatusRead,
@@ -387,7 +389,7 @@ pub(crate) fn needed(request: &Request) -> Needed {
         Request::AccountDisable { .. } => Act::AccountDisable,
         Request::AccountReset { .. } => Act::AccountReset,
         Request::PolicyRequest { .. } => Act::PolicyRequest,
-        // An approver agrees to all three kinds.
+        // An approver agrees to all kinds.
         Request::Approve { .. } => Act::ExportApprove,
         Request::Withdraw { .. } => Act::StatusRead,
         Request::ApiKeys | Request::ApiKeyRevoke { .. } => Act::KeyRevoke,

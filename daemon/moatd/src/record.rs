@@ -23,6 +23,10 @@ pub(crate) fn act(request: &Request, who: Who) -> Option<Act> {
         Request::SourceFaults { .. } => act("source.faults"),
         Request::SourcePause { .. } => act("source.pause"),
         Request::SourceResume { .. } => act("source.resume"),
+        Request::SourceFolders { .. } => act("source.folders"),
+        Request::SourceTry { .. } => act("source.try"),
+        Request::SourceAdd { .. } => act("source.add"),
+        Request::SourceRemove { .. } => act("source.remove"),
         Request::Why { .. } => act("document.why"),
         Request::DatasetBuild { recipe } => act("dataset.build").on("recipe", recipe.hash()),
         Request::Datasets => act("dataset.list"),
@@ -102,11 +106,16 @@ pub(crate) fn told(mut act: Act, reply: &Reply) -> Act {
         if let Some(approver) = &said.approver {
             act = act.detail("approver", approver);
         }
+        if let Some(asked) = &said.source {
+            act = act.on("source", &asked.definition.name);
+        }
         return act;
     }
     match reply {
         Reply::SourceListing(shown) => act.on("source", &shown.source).detail("entries", shown.entries.len()),
         Reply::SourceTrial(found) => act.on("source", &found.source).detail("problems", found.problems.len()),
+        Reply::SourceFolders(shown) => act.detail("folders", shown.folders.len()),
+        Reply::SourceRemoved(gone) => act.on("source", &gone.source).detail("documents", gone.documents),
         Reply::SourceFaults(found) => {
             act.on("source", &found.source).detail("documents", found.documents.len())
         }

@@ -23,7 +23,8 @@ pub use crate::rights::{
     Account, ApiKey, Enlisted, Guest, Invitation, MadeAccount, NewAccount, Proof, Statement,
 };
 pub use crate::source::{
-    FaultyDocument, SourceEntry, SourceFaults, SourceListing, SourceProblem, SourceTrial,
+    Added, AskedSource, FaultyDocument, FolderEntry, FolderListing, RemovedSource, SourceDefinition,
+    SourceEntry, SourceFaults, SourceListing, SourceProblem, SourceTrial,
 };
 
 /// What `moat` asks for.
@@ -69,6 +70,32 @@ pub enum Request {
     },
     /// Take in from a paused source again.
     SourceResume {
+        /// The source.
+        source: String,
+    },
+    /// The folders of this machine from which a source can be chosen.
+    SourceFolders {
+        /// The folder whose folders are wanted; empty for those at which one begins.
+        #[serde(default)]
+        folder: String,
+        /// Only names behind this one.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Whether a source that is not there yet can be read, and what it would read. Nothing is taken in.
+    SourceTry {
+        /// The source.
+        definition: Box<SourceDefinition>,
+    },
+    /// Ask for a new source, which is read once somebody else agrees.
+    SourceAdd {
+        /// The source.
+        definition: Box<SourceDefinition>,
+        /// Who asks.
+        proof: Proof,
+    },
+    /// Remove a source that was added, with all its documents and their records.
+    SourceRemove {
         /// The source.
         source: String,
     },
@@ -416,8 +443,12 @@ pub enum Reply {
     Sources(BTreeMap<String, SourceStatus>),
     /// The answer to [`Request::SourceList`].
     SourceListing(SourceListing),
-    /// The answer to [`Request::SourceTest`].
+    /// The answer to [`Request::SourceTest`] and [`Request::SourceTry`].
     SourceTrial(SourceTrial),
+    /// The answer to [`Request::SourceFolders`].
+    SourceFolders(FolderListing),
+    /// The answer to [`Request::SourceRemove`].
+    SourceRemoved(RemovedSource),
     /// The answer to [`Request::SourceFaults`].
     SourceFaults(SourceFaults),
     /// The answer to [`Request::Why`]: one for every document that the path names.

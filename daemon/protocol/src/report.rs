@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boundary::{Canary, Confined, Seal};
 use crate::rights::Statement;
+use crate::source::Added;
 
 /// How everything stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -162,6 +163,12 @@ pub struct SourceStatus {
     /// Seconds between two whole scans.
     #[serde(default)]
     pub rescan: u64,
+    /// Who brought it; nothing where the configuration names it.
+    #[serde(default)]
+    pub added: Option<Added>,
+    /// Whether it is being removed: its documents are deleted, and it goes after them.
+    #[serde(default)]
+    pub removing: bool,
 }
 
 /// What became of one document.
@@ -171,6 +178,9 @@ pub struct Why {
     pub source: String,
     /// Its path in the source.
     pub path: String,
+    /// Whether its source is read no more: neither the configuration nor people name it.
+    #[serde(default)]
+    pub removed: bool,
     /// `present`, `skipped` or `deleted`.
     pub state: String,
     /// Why it was skipped, if it was.

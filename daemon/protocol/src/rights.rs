@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::boundary::Secret;
+use crate::source::AskedSource;
 
 /// What a person shows besides being the caller: both are needed to ask for, and to agree to, what takes two people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -112,11 +113,11 @@ pub struct ApiKey {
 }
 
 /// Something that takes two people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Statement {
     /// Names it.
     pub id: String,
-    /// `export`, `policy` or `role`.
+    /// `export`, `policy`, `role` or `source`.
     pub kind: String,
     /// What it is, for people.
     pub what: String,
@@ -124,7 +125,7 @@ pub struct Statement {
     pub hash: String,
     /// Bytes of that.
     pub bytes: u64,
-    /// Where it goes: a folder, an account, the policy.
+    /// Where it goes: a folder, an account, the policy; of a source its path.
     pub destination: String,
     /// The public key that an export is encrypted to.
     pub recipient: Option<String>,
@@ -142,4 +143,7 @@ pub struct Statement {
     pub message: Option<String>,
     /// What both sign, byte for byte.
     pub text: String,
+    /// The source that is asked for, whole.
+    #[serde(default)]
+    pub source: Option<Box<AskedSource>>,
 }

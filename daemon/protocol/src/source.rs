@@ -6,6 +6,95 @@ use moat_contracts::TextFault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What a source is, whole: what two people agree to, byte for byte, and what the catalog keeps of one that was added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceDefinition {
+    /// Its name: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// `folder` or `git`.
+    pub kind: String,
+    /// Absolute path of the folder or repository, which lies in one of `boundary.sources`.
+    pub path: String,
+    /// Branch of a git source; empty for the one that HEAD names.
+    pub branch: String,
+    /// The policy that its documents carry.
+    pub policy: String,
+    /// Bytes of a document at most; larger ones are counted and skipped.
+    pub max_bytes: u64,
+    /// Seconds for which a changed file is waited for.
+    pub settle_seconds: u64,
+    /// Seconds between two whole scans.
+    pub rescan_seconds: u64,
+    /// Whether names that begin with a dot are read.
+    pub hidden: bool,
+}
+
+/// Who brought a source that the configuration does not name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Added {
+    /// The account that asked.
+    pub asked_by: String,
+    /// The account that agreed.
+    pub agreed_by: String,
+    /// Seconds since 1970 at which it was agreed to.
+    pub since: i64,
+    /// The statement that both signed.
+    pub statement: String,
+}
+
+/// A source that waits for a second person, or waited.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AskedSource {
+    /// What both sign.
+    pub definition: SourceDefinition,
+    /// What it would have read when it was asked for; its problems are counted, not named.
+    pub trial: SourceTrial,
+}
+
+/// A source that is read no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemovedSource {
+    /// The source.
+    pub source: String,
+    /// Documents that were deleted, with their records.
+    pub documents: u64,
+}
+
+/// A part of the folders that lie in a folder of this machine, from which a source can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FolderListing {
+    /// The folder's path; empty for the folders at which one begins.
+    pub folder: String,
+    /// The folder above; empty for the folders at which one begins, none where there is nothing above.
+    pub above: Option<String>,
+    /// Whether a source may be added that is this folder.
+    pub allowed: bool,
+    /// Folders in it, by name.
+    pub folders: Vec<FolderEntry>,
+    /// Folders in it, in all.
+    pub of: u64,
+    /// Other files in it.
+    pub files: u64,
+    /// The name after which to ask for more; none where these are the last.
+    pub more: Option<String>,
+}
+
+/// One folder of a [`FolderListing`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FolderEntry {
+    /// Its name, or its path where one begins.
+    pub name: String,
+    /// Its path.
+    pub path: String,
+    /// Whether it is a git repository.
+    pub repository: bool,
+    /// The source that reads it already.
+    pub source: Option<String>,
+    /// Whether a source may be added that is this folder.
+    pub allowed: bool,
+}
+
 /// A part of what a folder of a source holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceListing {

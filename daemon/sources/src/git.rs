@@ -45,6 +45,12 @@ struct Tracked {
 }
 
 impl Git {
+    /// The catalog's key of what was read of a source of this name; the empty text where nothing is to be taken as read.
+    #[must_use]
+    pub fn checkpoint(name: &str) -> String {
+        format!("sources.git.{name}")
+    }
+
     /// Compares the branch's tip with what the catalog knows, and hands every difference to the sink. Where the last
     /// complete scan was of the same commit under the same rules and settings, nothing is read, and the report is
     /// empty. A blob that is known under `rules` is never read.
@@ -64,7 +70,7 @@ impl Git {
     ) -> Result<ScanReport, SourceError> {
         let repository = self.open()?;
         let tip = self.tip(&repository)?;
-        let key = format!("sources.git.{}", self.name);
+        let key = Self::checkpoint(&self.name);
         let settings = Digest::of_parts(&[
             rules.as_bytes(),
             &self.max_bytes.to_le_bytes(),

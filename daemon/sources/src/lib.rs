@@ -7,6 +7,7 @@
 
 mod browse;
 mod change;
+mod choose;
 mod error;
 mod file;
 mod folder;
@@ -22,6 +23,7 @@ mod watch;
 
 pub use browse::{EntryIs, ListedEntry, Listing, Trial, TrialLimits};
 pub use change::{Change, ScanReport};
+pub use choose::{InnerFolder, Inside, folders_in, is_repository};
 pub use error::{SinkClosed, SourceError};
 pub use folder::Folder;
 pub use git::Git;

@@ -104,15 +104,15 @@ fn a_file_from_before_sources_could_be_added_takes_their_statements() {
     old.pragma_update(None, "application_id", schema::APPLICATION).unwrap();
     old.pragma_update(None, "user_version", before as i64).unwrap();
     old.execute_batch(PEOPLE).unwrap();
-    let kept = "INSERT INTO statements (nonce, kind, text, about, requester, request, created, expires, state)
+    let kept =
+        "INSERT INTO statements (nonce, kind, text, about, requester, request, created, expires, state)
                 VALUES (zeroblob(16), 'role', '', '', 'a', zeroblob(64), 1, 9, 'waiting')";
     old.execute_batch(kept).unwrap();
     assert!(old.execute_batch(&kept.replace("'role'", "'source'")).is_err());
     let catalog = Catalog::open(&path, &vault(folder.path())).unwrap();
     assert_eq!(catalog.statements().unwrap().len(), 1);
     for connection in [&old, &catalog.connection] {
-        let whole: String =
-            connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(whole, "ok");
         let other = kept.replace("zeroblob(16)", "randomblob(16)");
         connection.execute_batch(&other.replace("'role'", "'source'")).unwrap();

@@ -1,6 +1,7 @@
 //! One function for every verb: request in, reply out.
 
 mod accounts;
+mod additions;
 mod ask;
 pub(crate) mod backup;
 mod bases;
@@ -82,6 +83,9 @@ fn is_work(request: &Request) -> bool {
         Request::Scan
             | Request::SourceList { .. }
             | Request::SourceTest { .. }
+            | Request::SourceFolders { .. }
+            | Request::SourceTry { .. }
+            | Request::SourceAdd { .. }
             | Request::DatasetBuild { .. }
             | Request::RecordSearch { .. }
             | Request::Record { .. }
@@ -134,6 +138,12 @@ async fn answer(
         Request::SourceFaults { source, after } => sources::faults(daemon, &source, after),
         Request::SourcePause { source } => sources::pause(daemon, intake, &source, true),
         Request::SourceResume { source } => sources::pause(daemon, intake, &source, false),
+        Request::SourceFolders { folder, after } => additions::folders(daemon, folder, after).await,
+        Request::SourceTry { definition } => {
+            Ok(Reply::SourceTrial(additions::attempt_new(daemon, *definition).await?.1))
+        }
+        Request::SourceAdd { definition, proof } => additions::ask(daemon, person, *definition, &proof).await,
+        Request::SourceRemove { source } => additions::remove(daemon, intake, &source).await,
         Request::Why { path } => why::why(daemon, &path),
         Request::DatasetBuild { recipe } => {
             let building = |update: &Update| matches!(update, Update::Building { .. });
@@ -217,9 +227,10 @@ async fn answer(
             let reply = statements::approve(daemon, person, &id, &proof).await?;
             if daemon.held_back().is_some() {
                 daemon.look_at_policy()?;
-                intake.wake();
                 daemon.runs.notify_waiters();
             }
+            // A source may be new, or one that rested go on.
+            intake.wake();
             Ok(reply)
         }
         Request::Withdraw { id } => statements::withdraw(daemon, person, &id),

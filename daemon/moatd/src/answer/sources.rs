@@ -15,6 +15,7 @@ use moat_sources::{EntryIs, SourceError, TrialLimits};
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 use crate::intake::{self, Intake, Reader};
+use crate::sources::Source;
 
 /// Entries, and documents with faults, that are told at once.
 const PART: usize = 200;
@@ -29,11 +30,12 @@ pub(crate) fn list(daemon: &Daemon) -> Result<Reply, Failure> {
 
 /// How every source stands.
 pub(super) fn all(daemon: &Daemon, catalog: &Catalog) -> Result<BTreeMap<String, SourceStatus>, Failure> {
-    let sources = daemon.settings.source.iter();
-    sources.map(|source| Ok((source.name.clone(), one(daemon, catalog, source)?))).collect()
+    let sources = daemon.sources();
+    sources.iter().map(|source| Ok((source.settings.name.clone(), one(daemon, catalog, source)?))).collect()
 }
 
-fn one(daemon: &Daemon, catalog: &Catalog, source: &SourceSettings) -> Result<SourceStatus, Failure> {
+fn one(daemon: &Daemon, catalog: &Catalog, source: &Source) -> Result<SourceStatus, Failure> {
+    let Source { settings: source, added, removing } = source;
     let counts = catalog.source_counts(&source.name)?;
     let scan = daemon.scans().get(&source.name).cloned().unwrap_or_default();
     let paused = daemon.paused_since(&source.name);
@@ -65,12 +67,14 @@ fn one(daemon: &Daemon, catalog: &Catalog, source: &SourceSettings) -> Result<So
         took: scan.took,
         rescan: source.rescan_seconds,
         paused,
+        added: added.clone(),
+        removing: *removing,
     })
 }
 
-/// The configured source of a name.
-fn find<'a>(daemon: &'a Daemon, name: &str) -> Result<&'a SourceSettings, Failure> {
-    let found = daemon.settings.source.iter().find(|source| source.name == name);
+/// The source of a name.
+pub(super) fn find(daemon: &Daemon, name: &str) -> Result<Source, Failure> {
+    let found = daemon.sources().iter().find(|source| source.settings.name == name).cloned();
     found.ok_or_else(|| {
         Failure::request(format!("there is no source `{name}`: `moat source list` shows those there are"))
     })
@@ -85,7 +89,7 @@ fn failure(error: SourceError) -> Failure {
 }
 
 /// Looks into a source, apart from the threads that answer.
-async fn apart<T: Send + 'static>(
+pub(super) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(Failure::internal)?
@@ -98,7 +102,7 @@ pub(crate) async fn browse(
     folder: String,
     after: Option<String>,
 ) -> Result<Reply, Failure> {
-    let (daemon, source) = (daemon.clone(), find(daemon, source)?.clone());
+    let (daemon, source) = (daemon.clone(), find(daemon, source)?.settings);
     let listing = apart(move || {
         let folder = folder.trim_matches('/').to_owned();
         let after = after.as_deref();
@@ -152,8 +156,12 @@ const fn state(state: DocumentState) -> &'static str {
 
 /// Whether a source can be read; nothing is taken in.
 pub(crate) async fn test(daemon: &Daemon, source: &str) -> Result<Reply, Failure> {
-    let source = find(daemon, source)?.clone();
-    let trial = apart(move || {
+    Ok(Reply::SourceTrial(attempt(find(daemon, source)?.settings).await?))
+}
+
+/// Whether what these settings name can be read.
+pub(super) async fn attempt(source: SourceSettings) -> Result<SourceTrial, Failure> {
+    apart(move || {
         let began = Instant::now();
         let trial = match intake::reader(&source) {
             Reader::Folder(reader) => reader.test(TRIAL),
@@ -178,13 +186,13 @@ pub(crate) async fn test(daemon: &Daemon, source: &str) -> Result<Reply, Failure
             commit: trial.commit,
             seconds: began.elapsed().as_secs_f64(),
         })
-    });
-    Ok(Reply::SourceTrial(trial.await?))
+    })
+    .await
 }
 
 /// Documents of a source that were not read, or only in part.
 pub(crate) fn faults(daemon: &Daemon, source: &str, after: Option<u64>) -> Result<Reply, Failure> {
-    let source = find(daemon, source)?.name.clone();
+    let source = find(daemon, source)?.settings.name;
     let found = daemon.state.catalog()?.faulty(&source, after.unwrap_or(0), PART)?;
     let more = found.last().filter(|_| found.len() == PART).map(|last| last.number);
     let documents = found.into_iter().map(|faulty| FaultyDocument {
@@ -197,8 +205,8 @@ pub(crate) fn faults(daemon: &Daemon, source: &str, after: Option<u64>) -> Resul
     Ok(Reply::SourceFaults(SourceFaults { source, documents: documents.collect(), more }))
 }
 
-/// The catalog's key of a source's pause.
-fn key(source: &str) -> String {
+/// The catalog's key of a source's pause; the empty text where it is not paused.
+pub(crate) fn key(source: &str) -> String {
     format!("sources.paused.{source}")
 }
 
@@ -206,7 +214,7 @@ fn key(source: &str) -> String {
 pub(crate) fn paused(daemon: &Daemon) -> Result<BTreeMap<String, i64>, Failure> {
     let catalog = daemon.state.catalog()?;
     let mut paused = BTreeMap::new();
-    for source in &daemon.settings.source {
+    for source in daemon.sources().iter().map(|source| &source.settings) {
         // A source that goes on has the empty text there.
         if let Some(since) = catalog.meta(&key(&source.name))?.and_then(|since| since.parse().ok()) {
             paused.insert(source.name.clone(), since);
@@ -217,7 +225,8 @@ pub(crate) fn paused(daemon: &Daemon) -> Result<BTreeMap<String, i64>, Failure> 
 
 /// Takes nothing in from a source any more, or again; the catalog keeps which.
 pub(crate) fn pause(daemon: &Daemon, intake: &Intake, source: &str, pause: bool) -> Result<Reply, Failure> {
-    let source = find(daemon, source)?;
+    let found = find(daemon, source)?;
+    let source = &found.settings;
     let since = daemon.paused_since(&source.name);
     if since.is_some() == pause {
         let is = if pause { "paused already" } else { "not paused" };
@@ -230,5 +239,5 @@ pub(crate) fn pause(daemon: &Daemon, intake: &Intake, source: &str, pause: bool)
     batch.commit()?;
     daemon.set_paused(&source.name, since);
     intake.wake();
-    Ok(Reply::Sources(BTreeMap::from([(source.name.clone(), one(daemon, &catalog, source)?)])))
+    Ok(Reply::Sources(BTreeMap::from([(source.name.clone(), one(daemon, &catalog, &found)?)])))
 }

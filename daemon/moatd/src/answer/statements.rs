@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moat_catalog::{AccountRow, Batch, Catalog, StatementRow};
+use moat_catalog::{AccountRow, Batch, Catalog, SourceRow, StatementRow};
 use moat_contracts::Digest;
 use moat_models::Staged;
-use moat_protocol::control::{Exported, Proof, Reply, Statement};
+use moat_protocol::control::{AskedSource, Exported, Proof, Reply, SourceDefinition, Statement};
 use moat_rights::{Approval, Approved, Deed, Kind, Situation, hex, random};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ use super::{blocking, export};
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 use crate::people::{self, Person};
-use crate::policy;
+use crate::{policy, sources};
 
 /// For how many seconds a request waits for the second person.
 const LIFE: u64 = 3 * 24 * 3600;
@@ -46,6 +46,8 @@ pub(crate) enum About {
         /// Their words, with commas between.
         roles: String,
     },
+    /// A source.
+    Source(Box<AskedSource>),
 }
 
 /// All statements, oldest first.
@@ -68,11 +70,16 @@ fn shown(row: &StatementRow, accounts: &[AccountRow]) -> Result<Statement, Failu
         known.map_or_else(|| id.to_owned(), |account| account.name.clone())
     };
     let said = moat_rights::Statement::parse(&row.text).map_err(Failure::internal)?;
-    let what = match about(row)? {
+    let about = about(row)?;
+    let what = match &about {
         About::Export { run, .. } => format!("export run {run}"),
         About::Policy { .. } => "put the configuration's policy in force".to_owned(),
         About::Role { roles } if roles.is_empty() => {
             format!("take all roles of {}", name(&said.deed.destination))
+        }
+        About::Source(asked) => {
+            let SourceDefinition { name, kind, path, .. } = &asked.definition;
+            format!("add source {name}: {kind} {path}")
         }
         About::Role { roles } => format!("give {} the roles {roles}", name(&said.deed.destination)),
     };
@@ -95,6 +102,10 @@ fn shown(row: &StatementRow, accounts: &[AccountRow]) -> Result<Statement, Failu
         state: if expired { "expired".to_owned() } else { row.state.clone() },
         message: row.message.clone(),
         text: row.text.clone(),
+        source: match about {
+            About::Source(asked) => Some(asked),
+            _ => None,
+        },
     })
 }
 
@@ -166,6 +177,16 @@ pub(crate) fn ask_policy(daemon: &Daemon, person: &Person, proof: &Proof) -> Res
     ask(daemon, &present, deed_of_policy(&text), &About::Policy { text })
 }
 
+/// Asks for a source in the name of whoever is present.
+pub(crate) fn ask_source(daemon: &Daemon, present: &Present, asked: AskedSource) -> Result<Reply, Failure> {
+    let deed = deed_of_source(&asked.definition)?;
+    ask(daemon, present, deed, &About::Source(Box::new(asked)))
+}
+
+fn deed_of_source(definition: &SourceDefinition) -> Result<Deed, Failure> {
+    Ok(deed_of_text(Kind::Source, &sources::text(definition)?, definition.path.clone()))
+}
+
 fn deed_of_policy(text: &str) -> Deed {
     deed_of_text(Kind::Policy, text, "policy".to_owned())
 }
@@ -189,6 +210,7 @@ fn ask(daemon: &Daemon, present: &Present, deed: Deed, about: &About) -> Result<
             Kind::Export => "export",
             Kind::Policy => "policy",
             Kind::Role => "role",
+            Kind::Source => "source",
         }
         .to_owned(),
         text: said.to_text().map_err(Failure::request)?,
@@ -226,7 +248,7 @@ pub(crate) async fn approve(
         }
     }
     let about = about(&row)?;
-    if let (About::Export { .. }, Some(refusal)) = (&about, daemon.held_back()) {
+    if let (About::Export { .. } | About::Source(_), Some(refusal)) = (&about, daemon.held_back()) {
         return Err(Failure::denied(refusal));
     }
     let present = blocking(|| prove(daemon, person, proof))?;
@@ -243,6 +265,10 @@ pub(crate) async fn approve(
             export::forget(daemon, &run, &staging);
             Some(done?)
         }
+        About::Source(_) => {
+            daemon.look_at_sources()?;
+            None
+        }
         About::Policy { .. } | About::Role { .. } => None,
     };
     let catalog = daemon.state.catalog()?;
@@ -257,7 +283,7 @@ pub(crate) async fn approve(
 }
 
 /// Judges the statement against what is really the case, and keeps the second signature; a change of roles or of the
-/// policy takes effect in the same transaction.
+/// policy, and a new source, take effect in the same transaction.
 fn agree(daemon: &Daemon, row: &StatementRow, about: &About, present: &Present) -> Result<Approved, Failure> {
     let catalog = daemon.state.catalog()?;
     let accounts = catalog.accounts()?;
@@ -273,6 +299,7 @@ fn agree(daemon: &Daemon, row: &StatementRow, about: &About, present: &Present) 
             deed_of_export(&staged, said.deed.destination.clone(), said.deed.recipient.clone())
         }
         About::Policy { .. } => deed_of_policy(&daemon.policy),
+        About::Source(asked) => deed_of_source(&sources::sound(daemon, &asked.definition)?)?,
         About::Role { roles } => {
             let account =
                 accounts.iter().find(|account| account.id == said.deed.destination).ok_or_else(gone)?;
@@ -315,6 +342,13 @@ fn enact(
     match about {
         About::Export { .. } => return Ok(()),
         About::Policy { .. } => policy::enact(batch, &daemon.policy, Some(row.nonce))?,
+        About::Source(asked) => batch.add_source(&SourceRow {
+            name: asked.definition.name.clone(),
+            statement: row.nonce,
+            since: now(),
+            removing: false,
+            definition: sources::text(&asked.definition)?,
+        })?,
         About::Role { roles } => {
             let Some(mut account) = concerned else { return Ok(()) };
             account.roles.clone_from(roles);

@@ -13,7 +13,8 @@ use crate::lineage;
 pub(crate) fn why(daemon: &Daemon, path: &str) -> Result<Reply, Failure> {
     let catalog = daemon.state.catalog()?;
     let mut documents = catalog.documents_named(path)?;
-    for source in &daemon.settings.source {
+    let sources = daemon.sources();
+    for source in sources.iter().map(|source| &source.settings) {
         // A path on this machine is the source's root and the path in it.
         let root = source.path.display().to_string();
         let inner = path.strip_prefix(&root).map(|rest| rest.trim_start_matches('/'));
@@ -27,17 +28,20 @@ pub(crate) fn why(daemon: &Daemon, path: &str) -> Result<Reply, Failure> {
             "no source holds or held `{path}`: give the path in its source, or on this machine; `moat scan` looks again"
         )));
     }
-    let told = documents.iter().map(|known| tell(&catalog, known)).collect::<Result<_, _>>()?;
+    let removed = |known: &Known| daemon.is_removing(&known.document.source);
+    let told =
+        documents.iter().map(|known| tell(&catalog, known, removed(known))).collect::<Result<_, _>>()?;
     Ok(Reply::Why(told))
 }
 
-fn tell(catalog: &Catalog, known: &Known) -> Result<Why, Failure> {
+fn tell(catalog: &Catalog, known: &Known, removed: bool) -> Result<Why, Failure> {
     let document = &known.document;
     let rows = catalog.record_rows(document.id)?;
     let reached = reached(catalog, catalog.datasets_reached(document.id)?)?;
     Ok(Why {
         source: document.source.clone(),
         path: document.path.clone(),
+        removed,
         state: match known.state {
             DocumentState::Present => "present",
             DocumentState::Skipped => "skipped",

@@ -1,12 +1,15 @@
 //! Looking into a source: never out of it, and nothing is taken in.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use moat_contracts::Skip;
-use moat_sources::{EntryIs, Git, SourceError, TrialLimits};
+use moat_sources::{EntryIs, Git, SourceError, TrialLimits, folders_in};
 
 use crate::common::Place;
 
@@ -85,6 +88,30 @@ fn a_trial_counts_what_could_be_read_and_names_what_could_not() {
 
     place.folder.root = place.path("gone");
     assert!(matches!(place.folder.test(LIMITS), Err(SourceError::Root { .. })));
+}
+
+#[test]
+fn folders_to_choose_from_are_folders_behind_no_link() {
+    let place = Place::new();
+    for file in
+        ["a/x.txt", "work/.git/HEAD", "bare/HEAD", "bare/objects/x", ".hidden/x", "a/b/y.txt", "z.txt"]
+    {
+        place.write(file, "text");
+    }
+    fs::create_dir(place.data.path().join(OsStr::from_bytes(b"no text \xFF"))).unwrap();
+    symlink("/etc", place.path("out")).unwrap();
+    let inside = |inner: &str, after, most| folders_in(place.data.path(), Path::new(inner), after, most);
+    let all = inside("", None, 9).unwrap();
+    let names: Vec<_> = all.folders.iter().map(|found| (found.name.as_str(), found.repository)).collect();
+    assert_eq!(names, [("a", false), ("bare", true), ("work", true)]);
+    assert_eq!((all.of, all.files), (3, 2), "the link and a file");
+    let some = inside("", Some("a"), 2).unwrap();
+    assert_eq!(some.folders.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["bare", "work"]);
+    assert!(!some.more && !all.more && inside("", None, 2).unwrap().more);
+    assert_eq!(inside("a", None, 9).unwrap().folders[0].name, "b");
+    for out in ["out", "..", "a/../..", "/etc", "gone", "z.txt"] {
+        assert!(inside(out, None, 9).is_err(), "{out}");
+    }
 }
 
 #[test]
