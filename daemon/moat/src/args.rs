@@ -11,7 +11,7 @@ use moat_contracts::Sampling;
 use crate::exit;
 
 pub(crate) use bundle::{Bundle, BundleKey, Pack, Sign};
-pub(crate) use source::Source;
+pub(crate) use source::{Kind, NewSource, Source};
 
 /// Curates private training sets, tunes open models on them, and measures how much better they became.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     Check(Check),
     /// Look at the sources again, and wait until everything found is curated.
     Scan,
-    /// See what lies in a source, whether it can be read and what was not, and pause it.
+    /// See what lies in a source, whether it can be read and what was not; add, pause and remove sources.
     #[command(subcommand)]
     Source(Source),
     /// Tell what became of a document, and why.

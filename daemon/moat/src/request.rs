@@ -4,11 +4,14 @@ use std::io::{IsTerminal, Read};
 use std::path::{Component, Path};
 
 use moat_contracts::Recipe;
-use moat_protocol::control::{Judgement, Key, NewAccount, NewSlot, Proof, RecordFilter, Request};
+use moat_protocol::control::{
+    Judgement, Key, NewAccount, NewSlot, Proof, RecordFilter, Request, SourceDefinition,
+};
+use moat_settings::{SourceKind, SourceSettings};
 
 use crate::args::{
-    self, Account, ApiKey, Base, Dataset, Ledger, Policy, Record, Review, Run, Source, Statement, Sweep,
-    Vault, Verb,
+    self, Account, ApiKey, Base, Dataset, Ledger, NewSource, Policy, Record, Review, Run, Source, Statement,
+    Sweep, Vault, Verb,
 };
 use crate::exit::{Exit, Failure};
 use crate::secret;
@@ -21,7 +24,7 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
         Verb::Status => Request::Status,
         Verb::Api => Request::Api,
         Verb::Scan => Request::Scan,
-        Verb::Source(verb) => sources(verb),
+        Verb::Source(verb) => sources(verb)?,
         Verb::Why { path } => Request::Why { path: document(path)?.0 },
         Verb::Dataset(Dataset::Build { recipe }) => Request::DatasetBuild { recipe: read(recipe)? },
         Verb::Dataset(Dataset::List) => Request::Datasets,
@@ -129,15 +132,44 @@ pub(crate) fn request(verb: &Verb) -> Result<Option<Request>, Failure> {
     Ok(Some(request))
 }
 
-fn sources(verb: &Source) -> Request {
-    match verb.clone() {
+fn sources(verb: &Source) -> Result<Request, Failure> {
+    Ok(match verb.clone() {
         Source::List { source: None, .. } => Request::Sources,
         Source::List { source: Some(source), folder, after } => Request::SourceList { source, folder, after },
         Source::Test { source } => Request::SourceTest { source },
         Source::Faults { source, after } => Request::SourceFaults { source, after },
         Source::Pause { source } => Request::SourcePause { source },
         Source::Resume { source } => Request::SourceResume { source },
-    }
+        Source::Folders { folder, after } => {
+            let folder = folder.as_deref().map(absolute).transpose()?.unwrap_or_default();
+            Request::SourceFolders { folder, after }
+        }
+        Source::Try(source) => Request::SourceTry { definition: definition(&source)? },
+        Source::Add { source, proof } => {
+            Request::SourceAdd { definition: definition(&source)?, proof: shown(&proof)? }
+        }
+        Source::Remove { source } => Request::SourceRemove { source },
+    })
+}
+
+/// A source, whole: what is not said is what the configuration takes where it does not say.
+fn definition(new: &NewSource) -> Result<Box<SourceDefinition>, Failure> {
+    let kind = match new.kind {
+        args::Kind::Folder => SourceKind::Folder,
+        args::Kind::Git => SourceKind::Git,
+    };
+    let default = SourceSettings::default();
+    Ok(Box::new(SourceDefinition {
+        name: new.name.clone(),
+        kind: kind.word().to_owned(),
+        path: absolute(&new.path)?,
+        branch: new.branch.clone(),
+        policy: new.policy.clone().unwrap_or(default.policy),
+        max_bytes: new.max_bytes.unwrap_or(default.max_bytes),
+        settle_seconds: new.settle.unwrap_or(default.settle_seconds),
+        rescan_seconds: new.rescan.unwrap_or(default.rescan_seconds),
+        hidden: new.hidden,
+    }))
 }
 
 fn accounts(verb: &Account) -> Result<Request, Failure> {
@@ -268,6 +300,22 @@ mod tests {
         let folder = format!("{here}/out");
         assert_eq!(of(&["base", "import", "./out"]), Request::BaseImport { folder, name: None });
         assert_eq!(of(&["base", "import", "."]), Request::BaseImport { folder: here, name: None });
+    }
+
+    #[test]
+    fn a_new_source_is_sent_whole() {
+        let Request::SourceTry { definition } = of(&["source", "try", "book", "book", "--max-bytes", "9"])
+        else {
+            panic!()
+        };
+        let here = std::env::current_dir().unwrap().join("book").display().to_string();
+        assert_eq!((definition.name.as_str(), definition.path), ("book", here));
+        assert_eq!((definition.kind.as_str(), definition.policy.as_str()), ("folder", "internal"));
+        assert_eq!((definition.max_bytes, definition.settle_seconds, definition.rescan_seconds), (9, 2, 300));
+        let Request::SourceTry { definition } = of(&["source", "try", "code", "/c", "--kind", "git"]) else {
+            panic!()
+        };
+        assert_eq!((definition.kind.as_str(), definition.path.as_str()), ("git", "/c"));
     }
 
     #[test]

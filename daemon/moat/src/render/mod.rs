@@ -76,6 +76,8 @@ pub(crate) fn reply(view: &View, reply: &Reply) -> String {
         Reply::Sources(found) => source::sources(view, found),
         Reply::SourceListing(found) => source::listing(view, found),
         Reply::SourceTrial(found) => source::trial(view, found),
+        Reply::SourceFolders(found) => source::folders(view, found),
+        Reply::SourceRemoved(gone) => source::removed(gone),
         Reply::SourceFaults(found) => source::faults(view, found),
         Reply::Why(documents) => why::why(view, documents),
         Reply::Dataset(found) => dataset::dataset(view, found),

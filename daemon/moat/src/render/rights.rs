@@ -84,7 +84,8 @@ pub(super) fn statement(view: &View, said: &Statement) -> String {
             ("reason", said.message.as_deref().map(clean).unwrap_or_default()),
         ],
     );
-    facts + &next
+    let source = said.source.as_ref().map(|asked| super::source::asked(view, asked)).unwrap_or_default();
+    facts + &source + &next
 }
 
 /// All statements.

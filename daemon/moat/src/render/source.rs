@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use moat_protocol::control::{SourceFaults, SourceListing, SourceStatus, SourceTrial};
+use moat_protocol::control::{
+    Added, AskedSource, FolderEntry, FolderListing, RemovedSource, SourceFaults, SourceListing, SourceStatus,
+    SourceTrial,
+};
 
 use super::table::{Cell, pairs, table};
 use super::text::{bytes, clean, count, counted, duration, tally};
@@ -10,15 +13,20 @@ use super::{Tone, View};
 /// Sources, and how each stands.
 pub(super) fn sources(view: &View, sources: &BTreeMap<String, SourceStatus>) -> String {
     if sources.is_empty() {
-        return "no sources: add a [[source]] to moat.toml and restart moatd\n".to_owned();
+        return "no sources: `moat source add NAME PATH` asks for one in boundary.sources, and somebody else agrees; or name a [[source]] in \
+                moat.toml and restart moatd\n".to_owned();
     }
     let row = |(name, source): (&String, &SourceStatus)| {
-        let (state, tone) = match (source.paused, &source.fault, source.scanning, source.scanned) {
-            (Some(since), ..) => (format!("paused since {}", view.time(since)), Tone::Strong),
-            (_, Some(_), ..) => ("failed".to_owned(), Tone::Bad),
-            (_, _, true, _) => ("scanning".to_owned(), Tone::Plain),
-            (_, _, _, Some(_)) => ("in step".to_owned(), Tone::Good),
-            _ => ("not scanned yet".to_owned(), Tone::Faint),
+        let (state, tone) = if source.removing {
+            ("being removed".to_owned(), Tone::Strong)
+        } else {
+            match (source.paused, &source.fault, source.scanning, source.scanned) {
+                (Some(since), ..) => (format!("paused since {}", view.time(since)), Tone::Strong),
+                (_, Some(_), ..) => ("failed".to_owned(), Tone::Bad),
+                (_, _, true, _) => ("scanning".to_owned(), Tone::Plain),
+                (_, _, _, Some(_)) => ("in step".to_owned(), Tone::Good),
+                _ => ("not scanned yet".to_owned(), Tone::Faint),
+            }
         };
         vec![
             Cell::toned(clean(name), Tone::Strong),
@@ -30,11 +38,22 @@ pub(super) fn sources(view: &View, sources: &BTreeMap<String, SourceStatus>) -> 
             bytes(source.bytes).into(),
             count(source.skipped.values().sum::<u64>() + source.partial).into(),
             clean(&source.location).into(),
+            source.added.as_ref().map_or_else(|| "moat.toml".to_owned(), by).into(),
         ]
     };
     let rows: Vec<_> = sources.iter().map(row).collect();
-    let heads =
-        ["source", "kind", "state", ">lag", "scanned", ">documents", ">size", ">with faults", "where"];
+    let heads = [
+        "source",
+        "kind",
+        "state",
+        ">lag",
+        "scanned",
+        ">documents",
+        ">size",
+        ">with faults",
+        "where",
+        "named by",
+    ];
     let mut page = table(view, &heads, &rows);
     for (name, source) in sources {
         if let Some(fault) = &source.fault {
@@ -43,6 +62,69 @@ pub(super) fn sources(view: &View, sources: &BTreeMap<String, SourceStatus>) -> 
         }
     }
     page
+}
+
+/// Who brought a source.
+fn by(added: &Added) -> String {
+    format!("{} and {}", clean(&added.asked_by), clean(&added.agreed_by))
+}
+
+/// Folders to choose a source from.
+pub(super) fn folders(view: &View, listing: &FolderListing) -> String {
+    let row = |folder: &FolderEntry| {
+        let stands = match (&folder.source, folder.allowed) {
+            (Some(source), _) => Cell::toned(format!("is source {}", clean(source)), Tone::Good),
+            (None, true) => Cell::from(""),
+            (None, false) => Cell::toned("only to look into", Tone::Faint),
+        };
+        vec![
+            Cell::from(clean(&folder.name)),
+            if folder.repository { "git".into() } else { "folder".into() },
+            clean(&folder.path).into(),
+            stands,
+        ]
+    };
+    let rows: Vec<_> = listing.folders.iter().map(row).collect();
+    if rows.is_empty() && listing.folder.is_empty() {
+        return "no folder: whoever keeps the box names some under boundary.sources in moat.toml\n"
+            .to_owned();
+    }
+    let mut page = table(view, &["folder", "kind", "path", ""], &rows);
+    let _ =
+        writeln!(page, "{} in all, beside {}", counted(listing.of, "folder"), counted(listing.files, "file"));
+    if let Some(more) = &listing.more {
+        let _ = writeln!(page, "there are more: `--after {}`", clean(more));
+    }
+    page
+}
+
+/// A source that is gone.
+pub(super) fn removed(gone: &RemovedSource) -> String {
+    format!(
+        "source {} is removed: {} of it deleted with their records, and the next dataset is without them\n",
+        clean(&gone.source),
+        counted(gone.documents, "document")
+    )
+}
+
+/// What is asked for, whole, and what it would have read then.
+pub(super) fn asked(view: &View, asked: &AskedSource) -> String {
+    let source = &asked.definition;
+    let facts = pairs(
+        view,
+        &[
+            ("name", view.paint(Tone::Strong, &clean(&source.name))),
+            ("kind", clean(&source.kind)),
+            ("path", clean(&source.path)),
+            ("branch", clean(&source.branch)),
+            ("policy", clean(&source.policy)),
+            ("at most", bytes(source.max_bytes)),
+            ("waits for", format!("{} s", source.settle_seconds)),
+            ("rescans", format!("every {} s", source.rescan_seconds)),
+            ("dotted names", if source.hidden { "read".to_owned() } else { "passed over".to_owned() }),
+        ],
+    );
+    format!("{facts}What it would have read when it was asked for:\n{}", trial(view, &asked.trial))
 }
 
 /// What a folder of a source holds.

@@ -164,6 +164,7 @@ fn whys() {
     let present = Why {
         source: "handbook".to_owned(),
         path: "guide/intro.md".to_owned(),
+        removed: false,
         state: "present".to_owned(),
         skip: None,
         digest: Some(digest(9)),

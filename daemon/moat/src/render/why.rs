@@ -27,6 +27,9 @@ fn one(view: &View, why: &Why) -> String {
             let reason = why.skip.as_deref().map_or("no reason is known", skipped);
             format!("It is in its source but was not read: {reason}.")
         }
+        "deleted" if why.removed => {
+            "Its source was removed: it has no records, and the next dataset is without it.".to_owned()
+        }
         "deleted" => "It was deleted from its source: it has no records, and the next dataset is without it."
             .to_owned(),
         other => format!("Its state is {}.", clean(other)),

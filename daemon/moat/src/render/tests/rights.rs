@@ -18,6 +18,7 @@ pub(super) fn statement(state: &str) -> Statement {
         state: state.to_owned(),
         message: None,
         text: "{}".to_owned(),
+        source: None,
     }
 }
 
