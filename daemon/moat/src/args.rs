@@ -135,7 +135,7 @@ pub(crate) enum Verb {
 }
 
 /// Who asks or agrees: password and code are asked for on the terminal, or read from two lines of standard input.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Proof {
     /// The account; else the one of the user who calls.
     #[arg(long = "as", value_name = "ACCOUNT")]

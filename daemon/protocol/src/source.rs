@@ -78,6 +78,8 @@ pub struct FolderListing {
     pub files: u64,
     /// The name after which to ask for more; none where these are the last.
     pub more: Option<String>,
+    /// The folders in which people may add sources, as the configuration names them in `boundary.sources`.
+    pub boundary: Vec<String>,
 }
 
 /// One folder of a [`FolderListing`].

@@ -41,7 +41,7 @@ fn roots(daemon: &Daemon) -> Vec<PathBuf> {
     let mut roots: Vec<_> = sources::allowed(&daemon.settings).into_iter().chain(read).collect();
     roots.sort();
     // In this order a folder comes right before those in it.
-    roots.dedup_by(|inner, outer| inner.starts_with(&outer));
+    roots.dedup_by(|inner, outer| inner.starts_with(outer));
     roots
 }
 
@@ -82,7 +82,20 @@ fn beginnings(daemon: &Daemon) -> FolderListing {
     let folders = roots.iter().filter_map(|root| known.entry(root.to_str()?, root, is_repository(root)));
     let folders: Vec<_> = folders.collect();
     let of = folders.len() as u64;
-    FolderListing { folder: String::new(), above: None, allowed: false, folders, of, files: 0, more: None }
+    FolderListing {
+        folder: String::new(),
+        above: None,
+        allowed: false,
+        folders,
+        of,
+        files: 0,
+        more: None,
+        boundary: boundary(daemon),
+    }
+}
+
+fn boundary(daemon: &Daemon) -> Vec<String> {
+    daemon.settings.boundary.sources.iter().map(|folder| folder.display().to_string()).collect()
 }
 
 fn inside(daemon: &Daemon, folder: &Path, after: Option<&str>) -> Result<FolderListing, Failure> {
@@ -111,6 +124,7 @@ fn inside(daemon: &Daemon, folder: &Path, after: Option<&str>) -> Result<FolderL
         of: found.of,
         files: found.files,
         more: last.filter(|_| found.more),
+        boundary: boundary(daemon),
     })
 }
 
