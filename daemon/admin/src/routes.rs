@@ -4,8 +4,8 @@ use moat_rights::Act;
 use crate::Refusal;
 use crate::form::segment;
 use crate::pages::{
-    approvals, bases, boundary, compare, data, door, ledger, models, overview, people, playground, recipe,
-    records, review, rules, runs, set_up, source, sources, sweeps,
+    approvals, bases, boundary, compare, data, door, ledger, models, new_source, overview, people,
+    playground, recipe, records, review, rules, runs, set_up, source, sources, sweeps,
 };
 use crate::site::{Outcome, Visit};
 
@@ -91,8 +91,11 @@ pub(crate) const ROUTES: &[Route] = &[
     route!(Post "/sources/{source}/faults", Needs::Act(Act::RecordWhy), source::faults),
     route!(Post "/sources/{source}/pause", Needs::Act(Act::SourceChange), source::pause_it),
     route!(Post "/sources/{source}/resume", Needs::Act(Act::SourceChange), source::resume),
-    route!(Get "/new-source", Needs::Act(Act::SourceChange), source::new),
-    route!(Post "/new-source", Needs::Act(Act::SourceChange), source::check),
+    route!(Post "/sources/{source}/remove", Needs::Act(Act::SourceChange), source::remove),
+    route!(Get "/new-source", Needs::Act(Act::SourceChange), new_source::show),
+    route!(Post "/new-source/folders", Needs::Act(Act::SourceChange), new_source::folders),
+    route!(Post "/new-source/try", Needs::Act(Act::SourceChange), new_source::attempt),
+    route!(Post "/new-source", Needs::Act(Act::SourceChange), new_source::ask),
     route!(Get "/data", Needs::Act(Act::StatusRead), data::show),
     route!(Post "/data/why", Needs::Act(Act::RecordWhy), data::why),
     route!(Post "/data/compare", Needs::Act(Act::RecordWhy), data::compare_two),

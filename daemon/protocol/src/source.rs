@@ -158,6 +158,14 @@ pub struct SourceTrial {
     pub seconds: f64,
 }
 
+impl SourceTrial {
+    /// Whether nothing was found that would not be read. Problems that were left out are counted all the same.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.skipped.is_empty() && self.closed == 0
+    }
+}
+
 /// One entry that would not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceProblem {

@@ -1,9 +1,10 @@
 //! What takes two people: what waits, what was, and the second person's word.
 
 use maud::{Markup, html};
-use moat_protocol::control::{Proof, Reply, Request, Secret, Statement};
+use moat_protocol::control::{AskedSource, Proof, Reply, Request, Secret, Statement};
 use moat_rights::Act;
 
+use super::source;
 use crate::Refusal;
 use crate::draw::parts::{bytes, chip, fact, hash, table, time, words};
 use crate::draw::token;
@@ -19,7 +20,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         h1 { "Approvals" }
         section aria-labelledby="waiting" {
             h2 #waiting { "Waiting for a second person" }
-            @if waiting.is_empty() { p.empty { "Nothing waits. Exports, changes of policy and of roles are asked for by one person and agreed to by another." } }
+            @if waiting.is_empty() { p.empty { "Nothing waits. Exports, new sources, changes of policy and of roles are asked for by one person and agreed to by another." } }
             @else { (list(&waiting)) }
         }
         @if !ended.is_empty() { section aria-labelledby="ended" { h2 #ended { "Before" } (list(&ended)) } }
@@ -82,18 +83,23 @@ pub(crate) async fn one(visit: Visit) -> Result<Outcome, Refusal> {
             dl.facts {
                 (fact("Asked by", html! { (statement.requester) ", " (time(statement.created)) }))
                 (fact("Agreed by", match &statement.approver { Some(name) => name.as_str(), None => "nobody yet" }))
-                (fact("Goes to", html! { code { (statement.destination) } }))
+                @if statement.source.is_none() { (fact("Goes to", html! { code { (statement.destination) } })) }
                 @if let Some(recipient) = &statement.recipient { (fact("Encrypted to", html! { code.whole { (recipient) } })) }
-                (fact("Size", bytes(statement.bytes)))
+                @if statement.source.is_none() { (fact("Size", bytes(statement.bytes))) }
                 (fact("SHA-256", hash(&statement.hash)))
                 (fact("Void from", time(statement.expires)))
             }
             details { summary { "What both sign, byte for byte" } pre { code { (statement.text) } } }
         }
+        @if let Some(asked) = &statement.source { (new_source(asked)) }
         @if waits && visit.may(Act::ExportApprove) && !own {
             section.panel aria-labelledby="agree" {
                 h2 #agree { "Agree" }
-                p { "It happens at once, and cannot be taken back." }
+                @if statement.source.is_some() {
+                    p { "It is read at once, with whatever lies there from then on. What models learn of it cannot be taken back." }
+                } @else {
+                    p { "It happens at once, and cannot be taken back." }
+                }
                 form.stack method="post" action={ (at) "/agree" } {
                     (token(visit.token()))
                     (proof_fields("agree"))
@@ -110,6 +116,19 @@ pub(crate) async fn one(visit: Visit) -> Result<Outcome, Refusal> {
         @if waits && own { p.soft { "Somebody else has to agree: an approver finds it under Approvals." } }
     };
     Ok(Page::of("/approvals", statement.what.clone(), body))
+}
+
+/// A source that is asked for, whole, and what it would have read then.
+fn new_source(asked: &AskedSource) -> Markup {
+    html! {
+        div.columns {
+            section.panel aria-labelledby="source" { h2 #source { "The source" } dl.facts { (source::described(&asked.definition)) } }
+            section.panel aria-labelledby="trial" {
+                div.head { h2 #trial { "What it would have read" } p { (source::verdict(&asked.trial)) } }
+                dl.facts { (source::found(&asked.trial)) }
+            }
+        }
+    }
 }
 
 /// Password and code, which what takes two people asks for again.
@@ -136,6 +155,7 @@ pub(crate) async fn agree(visit: Visit) -> Result<Outcome, Refusal> {
         Reply::Exported(done) => {
             format!("Agreed, and done: {} files lie in {}.", done.files.len(), done.folder)
         }
+        Reply::Statement(said) if said.source.is_some() => "Agreed: the source is being read.".to_owned(),
         _ => "Agreed, and in force.".to_owned(),
     };
     Ok(visit.done(to, note))

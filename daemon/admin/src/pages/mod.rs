@@ -9,6 +9,7 @@ pub(crate) mod door;
 pub(crate) mod error;
 pub(crate) mod ledger;
 pub(crate) mod models;
+pub(crate) mod new_source;
 pub(crate) mod overview;
 pub(crate) mod people;
 pub(crate) mod playground;

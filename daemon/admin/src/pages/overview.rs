@@ -204,7 +204,7 @@ fn waits(visit: &Visit, status: &Status) -> Markup {
                 }
                 @if stopped > 0 { li { (chip("waits", &count(stopped))) " stopped " @if stopped == 1 { "run" } @else { "runs" } ": " a href="/runs" { "Runs" } } }
                 @for (name, since) in &paused { li { (chip("waits", "paused")) " source " a href=(path(&["sources", name])) { (name) } span.soft { " since " (time(*since)) } } }
-                @if status.sources.is_empty() { li { "No source is configured: name one in " code { "moat.toml" } "." } }
+                @if status.sources.is_empty() { li { "No source is named yet: " @if visit.may(Act::SourceChange) { a href="/new-source" { "New source" } } @else { span.soft { "by a steward" } } } }
                 @if status.waiting == 0 && status.review == 0 && stopped == 0 && paused.is_empty() && !status.sources.is_empty() { li.soft { "Nothing." } }
             }
         }
@@ -291,6 +291,9 @@ fn row(name: &str, source: &SourceStatus) -> Markup {
 
 /// Where a source stands.
 pub(crate) fn state(source: &SourceStatus) -> Markup {
+    if source.removing {
+        return chip("waits", "being removed");
+    }
     if source.paused.is_some() {
         return chip("waits", "paused");
     }

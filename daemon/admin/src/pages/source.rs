@@ -1,15 +1,17 @@
-//! One source: how it stands, what lies in it, whether it can be read, what of it was not, and its pause. Names of files
-//! come by forms, so that none stands in an address.
+//! One source: how it stands, what lies in it, whether it can be read, what of it was not, its pause and its end. Names of
+//! files come by forms, so that none stands in an address.
 
 use maud::{Markup, html};
 use moat_protocol::control::{
-    FaultyDocument, Reply, Request, SourceEntry, SourceFaults, SourceListing, SourceStatus, SourceTrial,
+    FaultyDocument, Reply, Request, SourceDefinition, SourceEntry, SourceFaults, SourceListing, SourceStatus,
+    SourceTrial,
 };
 use moat_rights::Act;
 
+use super::boundary::typed;
 use super::sources;
 use crate::Refusal;
-use crate::draw::parts::{bytes, chip, count, fact, numbers, table, time, words};
+use crate::draw::parts::{bytes, chip, count, duration, fact, numbers, table, time, words};
 use crate::draw::token;
 use crate::form::path;
 use crate::live;
@@ -36,10 +38,10 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
         p.trail { a href="/sources" { "Sources" } }
         div.head {
             h1 { (name) " " span.soft { (source.kind) } }
-            @if visit.may(Act::SourceChange) { (pause(&visit, &name, &source)) }
+            @if visit.may(Act::SourceChange) && !source.removing { (pause(&visit, &name, &source)) }
         }
         div data-live={ "/live" (at(&name)) } { (sources::panel(&name, &source)) }
-        @if visit.may(Act::RecordRead) {
+        @if visit.may(Act::RecordRead) && !source.removing {
             section.panel aria-labelledby="inside" {
                 h2 #inside { "What lies in it" }
                 p { "Names of files are the company's data: that you look at them is on record in the ledger." }
@@ -56,8 +58,51 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
                 (button(&visit, &name, "faults", &[], "Show them with their files"))
             }
         }
+        @if visit.may(Act::SourceChange) { (end(&visit, &name, &source)) }
     };
     Ok(Page::of("/sources", format!("Source {name}"), body))
+}
+
+/// How a source ends: one that was added is removed here, one of the configuration where it is named.
+fn end(visit: &Visit, name: &str, source: &SourceStatus) -> Markup {
+    let documents = source.present + source.skipped.values().sum::<u64>();
+    html! {
+        @if source.added.is_none() {
+            p.soft { "It is named in " code { "moat.toml" } ", under " code { "[[source]]" } ", and ends there alone: whoever keeps the box takes "
+                "it out and restarts " code { "moatd" } ", and two people agree to the policy without it." }
+        } @else if source.removing {
+            p.soft { "It is being removed: its documents are deleted with their records, and then it is gone." }
+        } @else {
+            details.danger {
+                summary { "Remove this source" }
+                form.stack method="post" action={ (at(name)) "/remove" } {
+                    (token(visit.token()))
+                    p { strong { (count(documents)) " documents and " (count(source.verdicts.values().sum())) " records" }
+                        " are deleted here at once, and the next dataset is without them. The files themselves stay where they are. "
+                        "Datasets and models that were made before keep what they learned." }
+                    label for="typed" { "Type " code { (name) } " to do it" }
+                    input #typed name="typed" required autocomplete="off" autocapitalize="off" spellcheck="false";
+                    button.bad { "Remove" }
+                }
+            }
+        }
+    }
+}
+
+/// Removes a source that was added, where its name was typed.
+pub(crate) async fn remove(visit: Visit) -> Result<Outcome, Refusal> {
+    let source = named(&visit);
+    typed(&visit, &source)?;
+    let note = match visit.begin(Request::SourceRemove { source: source.clone() }).await? {
+        Some(Reply::SourceRemoved(gone)) => {
+            format!(
+                "Source {source} is removed: {} documents are deleted with their records.",
+                count(gone.documents)
+            )
+        }
+        _ => format!("Source {source} is being removed: its documents are deleted with their records."),
+    };
+    Ok(visit.done("/sources".to_owned(), note))
 }
 
 /// The page as it goes on.
@@ -204,21 +249,11 @@ pub(crate) async fn test(visit: Visit) -> Result<Outcome, Refusal> {
         (trail(&trial.source))
         div.head { h1 { "Test of " (trial.source) } p { (verdict(&trial)) } }
         p { "Nothing was taken in: files were opened and closed again." }
-        dl.facts.panel {
-            (fact("Files", html! { (count(trial.files)) ", " (bytes(trial.bytes)) }))
-            @if trial.folders > 0 { (fact("Folders", count(trial.folders))) }
-            @if let Some(commit) = &trial.commit { (fact("Commit", html! { code.whole { (commit) } })) }
-            @for (skip, number) in &trial.skipped { (fact("Not read", html! { (count(*number)) ": " (reason(skip)) })) }
-            @if trial.closed > 0 { (fact("Closed", html! { (count(trial.closed)) " folders cannot be listed" })) }
-            @if trial.passed_over > 0 { (fact("Passed over", html! { (count(trial.passed_over)) ", by their names or since they are links to what is read anyway" })) }
-            (fact("Took", format!("{:.1}\u{202f}s", trial.seconds)))
-        }
+        dl.facts.panel { (found(&trial)) }
         @if !trial.problems.is_empty() {
             section aria-labelledby="problems" {
                 h2 #problems { "What would not be read" }
-                (table("Problems", &[words("File"), words("Why")], html! {
-                    @for problem in &trial.problems { tr { th scope="row" { (problem.path) } td { (reason(&problem.what)) } } }
-                }))
+                (problems(&trial))
             }
         }
         (button(&visit, &trial.source, "test", &[], "Test it again"))
@@ -226,8 +261,50 @@ pub(crate) async fn test(visit: Visit) -> Result<Outcome, Refusal> {
     Ok(Page::of("/sources", format!("Test of {}", trial.source), body))
 }
 
-fn verdict(trial: &SourceTrial) -> Markup {
-    match (trial.problems.is_empty(), trial.whole) {
+/// What a trial found, as facts.
+pub(crate) fn found(trial: &SourceTrial) -> Markup {
+    html! {
+        (fact("Files", html! { (count(trial.files)) ", " (bytes(trial.bytes)) }))
+        @if trial.folders > 0 { (fact("Folders", count(trial.folders))) }
+        @if let Some(commit) = &trial.commit { (fact("Commit", html! { code.whole { (commit) } })) }
+        @for (skip, number) in &trial.skipped { (fact("Not read", html! { (count(*number)) ": " (reason(skip)) })) }
+        @if trial.closed > 0 { (fact("Closed", html! { (count(trial.closed)) " folders cannot be listed" })) }
+        @if trial.passed_over > 0 { (fact("Passed over", html! { (count(trial.passed_over)) ", by their names or since they are links to what is read anyway" })) }
+        (fact("Took", format!("{:.1}\u{202f}s", trial.seconds)))
+    }
+}
+
+/// The files that a trial found to be unreadable.
+pub(crate) fn problems(trial: &SourceTrial) -> Markup {
+    table(
+        "Problems",
+        &[words("File"), words("Why")],
+        html! {
+            @for problem in &trial.problems { tr { th scope="row" { (problem.path) } td { (reason(&problem.what)) } } }
+        },
+    )
+}
+
+/// What a source is, as facts.
+pub(crate) fn described(source: &SourceDefinition) -> Markup {
+    html! {
+        (fact("Name", html! { strong { (source.name) } }))
+        (fact("Kind", &source.kind))
+        (fact("Path", html! { code.whole { (source.path) } }))
+        @if source.kind == "git" {
+            (fact("Branch", if source.branch.is_empty() { "the one that HEAD names" } else { source.branch.as_str() }))
+        }
+        (fact("Policy", &source.policy))
+        (fact("At most", html! { (bytes(source.max_bytes)) " a document" }))
+        (fact("Waits for", html! { "files that changed in the last " (duration(source.settle_seconds)) }))
+        (fact("Whole scans", html! { "every " (duration(source.rescan_seconds)) }))
+        (fact("Dotted names", if source.hidden { "are read" } else { "are passed over" }))
+    }
+}
+
+/// In a word what a trial came to.
+pub(crate) fn verdict(trial: &SourceTrial) -> Markup {
+    match (trial.is_sound(), trial.whole) {
         (true, true) => chip("good", "all of it can be read"),
         (true, false) => chip("good", "what was looked at can be read; there is more"),
         (false, true) => chip("waits", "some of it would not be read"),
@@ -276,222 +353,4 @@ fn faulty(found: &SourceFaults) -> Markup {
             }
         },
     )
-}
-
-/// The form of a source that is to be added.
-pub(crate) async fn new(visit: Visit) -> Result<Outcome, Refusal> {
-    Ok(draw_new(&visit, &Draft::default(), None, 200))
-}
-
-/// What the form of a new source holds.
-struct Draft {
-    name: String,
-    kind: String,
-    path: String,
-    branch: String,
-    policy: String,
-    max_bytes: String,
-    rescan: String,
-    hidden: bool,
-}
-
-impl Default for Draft {
-    fn default() -> Self {
-        let text = str::to_owned;
-        Self {
-            name: String::new(),
-            kind: text("folder"),
-            path: String::new(),
-            branch: String::new(),
-            policy: text("internal"),
-            max_bytes: text("16777216"),
-            rescan: text("300"),
-            hidden: false,
-        }
-    }
-}
-
-impl Draft {
-    fn of(visit: &Visit) -> Self {
-        let word = |name: &str| visit.form.word(name).unwrap_or_default().to_owned();
-        Self {
-            name: word("name"),
-            kind: word("kind"),
-            path: word("path"),
-            branch: word("branch"),
-            policy: word("policy"),
-            max_bytes: word("max_bytes"),
-            rescan: word("rescan"),
-            hidden: visit.form.get("hidden").is_some(),
-        }
-    }
-
-    /// The lines that it takes in `moat.toml`.
-    fn lines(&self) -> String {
-        let mut lines = format!(
-            "[[source]]\nname = {}\nkind = {}\npath = {}\n",
-            quoted(&self.name),
-            quoted(&self.kind),
-            quoted(&self.path)
-        );
-        if !self.branch.is_empty() {
-            lines.push_str(&format!("branch = {}\n", quoted(&self.branch)));
-        }
-        lines.push_str(&format!("policy = {}\n", quoted(&self.policy)));
-        // A number that is none must not become another line.
-        for (key, value) in [("max_bytes", &self.max_bytes), ("rescan_seconds", &self.rescan)] {
-            let number = value.parse::<u64>().map_or_else(|_| quoted(value), |number| number.to_string());
-            lines.push_str(&format!("{key} = {number}\n"));
-        }
-        if self.hidden {
-            lines.push_str("hidden = true\n");
-        }
-        lines
-    }
-}
-
-/// A text as a basic string of TOML 1.0.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            letter if letter.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(letter))),
-            letter => quoted.push(letter),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// What the configuration's own reader says of a draft beside the sources that there are: key and message.
-fn faults_of(draft: &Draft, known: &[(String, String, String)]) -> Vec<(String, String)> {
-    let mut text = String::new();
-    for (name, kind, path) in known {
-        text.push_str(&format!(
-            "[[source]]\nname = {}\nkind = {}\npath = {}\n\n",
-            quoted(name),
-            quoted(kind),
-            quoted(path)
-        ));
-    }
-    text.push_str(&draft.lines());
-    let own = format!("source[{}]", known.len());
-    match moat_settings::parse(&text) {
-        Ok(_) => Vec::new(),
-        Err(faults) => {
-            let faults = faults.0.into_iter().filter(|fault| fault.key.starts_with(&own));
-            let key = |key: &str| key.trim_start_matches(&own).trim_start_matches('.').to_owned();
-            faults.map(|fault| (key(&fault.key), fault.message)).collect()
-        }
-    }
-}
-
-/// Checks a draft by the configuration's own rules, and shows the lines that it takes.
-pub(crate) async fn check(visit: Visit) -> Result<Outcome, Refusal> {
-    let draft = Draft::of(&visit);
-    let all = reply_of!(visit.ask(Request::Sources).await?, Reply::Sources(all) => all);
-    let known = all.into_iter().map(|(name, source)| (name, source.kind, source.location));
-    let faults = faults_of(&draft, &known.collect::<Vec<_>>());
-    let status = if faults.is_empty() { 200 } else { 422 };
-    Ok(draw_new(&visit, &draft, Some(&faults), status))
-}
-
-fn draw_new(visit: &Visit, draft: &Draft, checked: Option<&[(String, String)]>, status: u16) -> Outcome {
-    let body = html! {
-        p.trail { a href="/sources" { "Sources" } }
-        h1 { "A new source" }
-        p { "What Moat may read is said by its configuration and agreed to by two people, so a source is not added by a click. This "
-            "page checks what you type by the configuration's own rules, and shows the lines and what happens next." }
-        @match checked {
-            Some([]) => (next(draft)),
-            Some(faults) => div.note.bad role="alert" {
-                p { "This is not sound yet:" }
-                ul.list { @for (key, message) in faults { li { code { (key) } ": " (message) } } }
-            },
-            None => {}
-        }
-        form.stack method="post" action="/new-source" {
-            (token(visit.token()))
-            label for="name" { "Name" }
-            input #name name="name" value=(draft.name) required maxlength="64" autocomplete="off" spellcheck="false" autocapitalize="off" aria-describedby="name-help";
-            p.soft #name-help { "Recipes, tables and lineage call it so: letters, digits, - _ and dots." }
-            label for="kind" { "Kind" }
-            select #kind name="kind" {
-                option value="folder" selected[draft.kind == "folder"] { "A folder of files" }
-                option value="git" selected[draft.kind == "git"] { "The tracked text of a local git repository" }
-            }
-            label for="path" { "Path on this machine" }
-            input #path name="path" value=(draft.path) required autocomplete="off" spellcheck="false" placeholder="/srv/handbook";
-            label for="branch" { "Branch " span.soft { "(git only; empty: the one that HEAD names)" } }
-            input #branch name="branch" value=(draft.branch) autocomplete="off" spellcheck="false";
-            label for="policy" { "Policy that its documents carry" }
-            input #policy name="policy" value=(draft.policy) required autocomplete="off";
-            label for="max_bytes" { "Bytes of a document at most" }
-            input #max_bytes name="max_bytes" value=(draft.max_bytes) required inputmode="numeric";
-            label for="rescan" { "Seconds between two whole scans" }
-            input #rescan name="rescan" value=(draft.rescan) required inputmode="numeric";
-            label.check { input type="checkbox" name="hidden" value="yes" checked[draft.hidden]; " also names that begin with a dot" }
-            button { "Check it" }
-        }
-    };
-    let title = "A new source".to_owned();
-    Outcome::Page(Page { status, title, place: "/sources", body, retry: None })
-}
-
-fn next(draft: &Draft) -> Markup {
-    html! {
-        section.panel aria-labelledby="next" {
-            h2 #next { "It is sound. What happens next" }
-            ol.steps-to {
-                li { "Whoever keeps the box adds these lines to " code { "moat.toml" } ", lets the user of " code { "moatd" } " read the "
-                    "folder, and checks the whole file on the machine: " code { "moat check" } "."
-                    pre { code { (draft.lines()) } } }
-                li { "They restart the daemon: " code { "systemctl restart moatd" } ". From then on it may read the folder; until the next "
-                    "step is done, no work on any data goes on." }
-                li { "What Moat may read is its policy: a steward or an admin asks for it (" code { "moat policy request" } "), and an "
-                    "approver agrees under " a href="/approvals" { "Approvals" } "." }
-                li { "The source shows under " a href="/sources" { "Sources" } ": test there whether all of it can be read." }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Draft, faults_of, quoted};
-
-    fn draft(name: &str, path: &str) -> Draft {
-        Draft { name: name.to_owned(), path: path.to_owned(), ..Draft::default() }
-    }
-
-    #[test]
-    fn a_draft_is_judged_as_the_configuration_is() {
-        let known = [("wiki".to_owned(), "folder".to_owned(), "/srv/wiki".to_owned())];
-        assert_eq!(faults_of(&draft("book", "/srv/book"), &known), []);
-        let keys = |draft: &Draft| {
-            let faults = faults_of(draft, &known).into_iter();
-            faults.map(|(key, _)| key).collect::<Vec<_>>()
-        };
-        assert_eq!(keys(&draft("wiki", "/srv/wiki")), ["name", "path"]);
-        assert_eq!(keys(&draft("a b", "book")), ["name", "path"]);
-        assert_eq!(keys(&Draft { branch: "main".to_owned(), ..draft("book", "/srv/book") }), ["branch"]);
-        assert_eq!(keys(&Draft { kind: "tape".to_owned(), ..draft("book", "/srv/book") }), ["kind"]);
-        assert_eq!(keys(&Draft { max_bytes: "1\nx = 2".to_owned(), ..draft("book", "/b") }), ["max_bytes"]);
-        assert_eq!(faults_of(&draft("", ""), &[]).len(), 2);
-    }
-
-    #[test]
-    fn no_text_leaves_its_quotes() {
-        for text in ["", "a\"b\\", "new\nline\u{7f}\t", "\u{e4}\u{1F600}"] {
-            let settings = moat_settings::parse(&format!(
-                "[[source]]\nname = \"a\"\npath = \"/a\"\npolicy = {}\n",
-                quoted(&format!("x{text}"))
-            ));
-            assert_eq!(
-                settings.map(|settings| settings.source[0].policy.clone()).ok(),
-                Some(format!("x{text}"))
-            );
-        }
-    }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
                 @if visit.may(Act::SourceChange) { a.button href="/new-source" { "New source" } }
             }
         }
-        div data-live="/live/sources" { (draw(&status)) }
+        div data-live="/live/sources" { (draw(&visit, &status)) }
     };
     Ok(Page::of("/sources", "Sources", body))
 }
@@ -38,7 +38,7 @@ pub(crate) async fn show(visit: Visit) -> Result<Outcome, Refusal> {
 /// The page as it goes on.
 pub(crate) async fn live(visit: Visit) -> Result<Outcome, Refusal> {
     Ok(live::part(visit, Needs::Act(Act::StatusRead), |visit| {
-        Box::pin(async move { overview::status(visit).await.ok().map(|status| draw(&status)) })
+        Box::pin(async move { overview::status(visit).await.ok().map(|status| draw(visit, &status)) })
     }))
 }
 
@@ -51,11 +51,12 @@ pub(crate) async fn scan(visit: Visit) -> Result<Outcome, Refusal> {
     Ok(visit.done("/sources".to_owned(), note.to_owned()))
 }
 
-fn draw(status: &Status) -> Markup {
+fn draw(visit: &Visit, status: &Status) -> Markup {
     if status.sources.is_empty() {
         return html! {
-            p.empty { "No source is configured. A source is a folder or a git repository: name it under " code { "[[source]]" }
-                " in " code { "moat.toml" } " and restart " code { "moatd" } "." }
+            p.empty { "No source yet. A source is a folder or a git repository of this machine: "
+                @if visit.may(Act::SourceChange) { a href="/new-source" { "ask for one" } ", and an approver agrees." }
+                @else { "a steward asks for one, and an approver agrees." } }
         };
     }
     html! { @for (name, source) in &status.sources { (panel(name, source)) } }
@@ -75,6 +76,14 @@ pub(crate) fn panel(name: &str, source: &SourceStatus) -> Markup {
             div.columns {
                 dl.facts {
                     (fact("Where", html! { code { (source.location) } }))
+                    (fact("Named by", html! {
+                        @match &source.added {
+                            Some(added) => {
+                                (added.asked_by) " and " (added.agreed_by) ", " a href=(path(&["approvals", &added.statement])) { (time(added.since)) }
+                            },
+                            None => code { "moat.toml" },
+                        }
+                    }))
                     (fact("Documents", html! { (short(source.present)) ", " (bytes(source.bytes)) }))
                     (fact("Last scan", html! {
                         @match source.scanned {

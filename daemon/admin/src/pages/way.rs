@@ -65,12 +65,12 @@ fn steps(visit: &Visit, status: &Status) -> Vec<Step> {
             },
         },
         Step {
-            title: "A source is configured",
+            title: "A source is named",
             done: !status.sources.is_empty(),
             next: html! {
-                p { "What may be read is said in " code { "moat.toml" } ", which only the command line can change: "
-                    @if visit.may(Act::SourceChange) { a href="/new-source" { "write its lines" } } @else { "a steward writes its lines under Sources" }
-                    ", add them, and restart " code { "moatd" } "." }
+                p { "A source is a folder or a git repository of this machine: "
+                    @if visit.may(Act::SourceChange) { a href="/new-source" { "choose one, try it and ask for it" } } @else { "a steward asks for one under Sources" }
+                    ". Once an approver agrees it is read." }
             },
         },
         Step {

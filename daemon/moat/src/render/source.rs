@@ -156,8 +156,7 @@ pub(super) fn listing(view: &View, listing: &SourceListing) -> String {
 
 /// What a trial found.
 pub(super) fn trial(view: &View, trial: &SourceTrial) -> String {
-    let sound = trial.problems.is_empty();
-    let verdict = match (sound, trial.whole) {
+    let verdict = match (trial.is_sound(), trial.whole) {
         (true, true) => view.paint(Tone::Good, "all of it can be read"),
         (true, false) => view.paint(Tone::Good, "what was looked at can be read"),
         (false, _) => view.paint(Tone::Bad, "some of it would not be read"),
