@@ -23,6 +23,46 @@ export async function sources({ page, look, open }) {
   await page.waitForSelector("text=It goes on");
 }
 
+// Chooses a folder for a new source, and tries it.
+export async function choose(page) {
+  await page.click('button[name="folder"][value$="/more"]');
+  await page.click('button[name="take_folder"][value$="/handbook"]');
+  await page.click('main button:text-is("Try it")');
+  await page.waitForSelector("#tried");
+}
+
+// A new source: chosen, tried, asked for, agreed to by another person, and removed.
+export async function newSource({ page, look, open, site }, other) {
+  await open(page, "/new-source", "a new source");
+  await page.fill("#path", "/etc");
+  await page.fill("#name", "etc");
+  await page.click('main button:text-is("Try it")');
+  await page.waitForSelector("[role=alert]");
+  await look(page, "a new source that may not be");
+  await open(page, "/new-source", "a new source again");
+  await choose(page);
+  await look(page, "a new source that was tried");
+  await page.fill("#ask-password", site.people.ada.password);
+  await page.fill("#ask-code", await site.code(site.people.ada));
+  await page.click('main button:text-is("Ask for it")');
+  await page.waitForSelector("text=waits for somebody else");
+  await look(page, "a new source that is asked for");
+  await other.goto(page.url());
+  await look(other, "a new source to agree to");
+  await other.fill("#agree-password", site.people.ben.password);
+  await other.fill("#agree-code", await site.code(site.people.ben));
+  await other.click('main button:text-is("Agree to it")');
+  await other.waitForSelector("text=the source is being read");
+  await page.goto(`${site.address}/sources/handbook`);
+  await page.waitForSelector("text=in step");
+  await page.click("text=Remove this source");
+  await look(page, "a source about to be removed");
+  await page.fill("#typed", "handbook");
+  await page.click("button.bad");
+  await page.waitForSelector("text=Source handbook is");
+  await look(page, "a source that was removed");
+}
+
 // Records by their words, and what other rules would do with them.
 export async function records({ page, look, open }) {
   await open(page, "/records", "records");

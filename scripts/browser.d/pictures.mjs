@@ -2,7 +2,7 @@
 import * as path from "node:path";
 import { HOSTILE, Site } from "./site.mjs";
 import { prepare, recipe } from "./prepare.mjs";
-import { sweep } from "./data.mjs";
+import { choose, sweep } from "./data.mjs";
 
 const SIZES = [[360, 780], [1024, 768], [2560, 1440]];
 
@@ -59,6 +59,7 @@ try {
     await page.click('main button:text-is("Test whether all of it can be read")');
     await page.waitForSelector("text=Nothing was taken in");
   });
+  await picture(ada.state, "/new-source", "new-source-tried", choose);
   const search = async (page) => {
     await page.fill("#words", "index");
     await page.click('main button:text-is("Search")');

@@ -28,6 +28,7 @@ export class Site {
     site.address = `https://localhost:${site.port}`;
     site.people = {};
     for (const name of ["state", "run", "exports", "documents"]) fs.mkdirSync(path.join(site.folder, name));
+    for (const name of ["handbook", "wiki"]) fs.mkdirSync(path.join(site.folder, "more", name), { recursive: true });
     site.copyDocuments();
     fs.writeFileSync(path.join(site.folder, "moat.toml"), `
 [daemon]
@@ -38,6 +39,7 @@ listen = "127.0.0.1:${site.port}"
 [boundary]
 imports = ["${path.resolve("config/bases")}"]
 exports = ["${site.folder}/exports"]
+sources = ["${site.folder}/more"]
 [review]
 sample = 1.0
 [[source]]
@@ -53,6 +55,7 @@ settle_seconds = 0
     const from = process.env.MOAT_DOCUMENTS;
     const pages = fs.readdirSync(from).filter((name) => name.endsWith(".html")).sort().filter((_, at) => at % 12 === 0);
     for (const page of pages) fs.copyFileSync(path.join(from, page), path.join(this.folder, "documents", page));
+    fs.copyFileSync(path.join(from, pages[2]), path.join(this.folder, "more/handbook", pages[2]));
     const prose = fs.readFileSync(path.join(from, pages[1]), "utf8").replace(/<[^>]*>/g, " ");
     fs.writeFileSync(path.join(this.folder, "documents", HOSTILE), `${prose}\n<script>document.title = "taken"</script>\n`);
   }

@@ -186,6 +186,8 @@ try {
   const steward = { page: ada, look, open, site };
   step("a source is looked into, tested and paused");
   await data.sources(steward);
+  step("a source is added by two people, and removed");
+  await data.newSource(steward, ben);
   step("records are found, and other rules tried");
   await data.records(steward);
   step("fifty records are judged by the keyboard alone");

@@ -153,7 +153,7 @@ pub(crate) fn ground(settings: &Settings, source: &SourceSettings) -> Result<Pat
     let real = fs::canonicalize(&source.path)
         .map_err(|error| Failure::request(format!("{} cannot be opened: {error}", source.path.display())))?;
     let parts = match source.kind {
-        SourceKind::Git => boundary::repository(&real),
+        SourceKind::Git => parts(&real),
         SourceKind::Folder => Vec::new(),
     };
     for part in std::iter::once(&real).chain(&parts) {
@@ -172,6 +172,15 @@ pub(crate) fn ground(settings: &Settings, source: &SourceSettings) -> Result<Pat
         }
     }
     Ok(real)
+}
+
+/// The folders that a repository consists of, each as it is written: whatever reads them follows links.
+fn parts(tree: &Path) -> Vec<PathBuf> {
+    let mut parts = boundary::repository(tree);
+    let folders: Vec<_> = std::iter::once(tree.to_owned()).chain(parts.clone()).collect();
+    let inner = |folder: &PathBuf| [".git", "objects", ".git/objects"].map(|inner| folder.join(inner));
+    parts.extend(folders.iter().flat_map(inner).filter(|part| part.symlink_metadata().is_ok()));
+    parts
 }
 
 /// That a source that people added still lies where they agreed that it does: what took its place would be another one.

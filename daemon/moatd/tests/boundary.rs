@@ -80,7 +80,9 @@ fn protections(site: &Site) -> BTreeMap<String, bool> {
 #[test]
 fn with_everything_demanded_a_run_is_done() {
     let mut site = Site::new();
-    demand(&site, &all());
+    fs::create_dir_all(site.path("more/book")).unwrap();
+    fs::write(site.path("more/book/page.txt"), prose(&mut Random(99), 10)).unwrap();
+    demand(&site, &format!("{}\nsources = [\"{}\"]", all(), site.path("more").display()));
     for index in 0..30 {
         site.write(&format!("{index}.txt"), &prose(&mut Random(index), 10));
     }
@@ -121,6 +123,10 @@ fn with_everything_demanded_a_run_is_done() {
         assert!(refused(site.call_as(ADA, outside)).1.contains("boundary.exports"));
         let asked = site.ask_export(&ada, &run, &folder("exports/link/own"));
         assert!(refused(site.approve(BEN, &ben, &asked)).1.contains("ermission denied"));
+        // A source that people add is read by the daemon as it is, without a restart.
+        site.add_source(&ada, &ben, &site.new_source("book", "more/book"));
+        let read = site.until_source("book", |source| source.present == 1 && source.scanned.is_some());
+        assert_eq!((read.fault, read.verdicts["kept"]), (None, 1));
     }
     assert_eq!(fs::read_dir(site.path("elsewhere")).unwrap().count(), 1);
     assert!(!site.log().contains("a way out"), "{}", site.log());

@@ -155,14 +155,16 @@ fn a_source_is_looked_into_tested_and_paused_and_hostile_names_are_text() {
     let why = ada.send("/data/why", &[("path", HOSTILE)]);
     assert!(why.status == 200 && !why.text.contains("<img src=x"), "{}", why.text);
 
-    // The lines of a new source are judged by the configuration's own rules, and nothing that is typed is markup.
-    ada.get("/new-source");
-    let book = [("kind", "folder"), ("policy", "internal"), ("max_bytes", "1000"), ("rescan", "60")];
-    let sound = ada.send("/new-source", &[&book[..], &[("name", "book"), ("path", "/srv/\"<i>")]].concat());
-    assert!(sound.status == 200 && sound.text.contains("moat policy request"), "{}", sound.text);
-    assert!(!sound.text.contains("<i>") && sound.text.contains("[[source]]"), "{}", sound.text);
-    let taken = ada.send("/new-source", &[&book[..], &[("name", "documents"), ("path", "srv")]].concat());
-    assert!(taken.status == 422 && taken.text.contains("absolute path"), "{}", taken.text);
+    // What the configuration names ends where it is named; where it names no folder for more, the page says how to.
+    assert!(page.text.contains("[[source]]") && !page.text.contains("/sources/documents/remove"));
+    assert_eq!(ada.send("/sources/documents/remove", &[("typed", "documents")]).status, 422);
+    let closed = ada.get("/new-source");
+    assert!(closed.status == 200 && closed.text.contains("moat policy request"), "{}", closed.text);
+    assert!(
+        closed.text.contains("sources = [") && !closed.text.contains("/new-source/try"),
+        "{}",
+        closed.text
+    );
 
     assert_eq!(ada.send("/sources/documents/pause", &[]).status, 303);
     assert_eq!(ada.send("/sources/documents/pause", &[]).status, 422);

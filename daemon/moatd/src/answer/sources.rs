@@ -15,7 +15,7 @@ use moat_sources::{EntryIs, SourceError, TrialLimits};
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 use crate::intake::{self, Intake, Reader};
-use crate::sources::Source;
+use crate::sources::{self, Source};
 
 /// Entries, and documents with faults, that are told at once.
 const PART: usize = 200;
@@ -102,8 +102,9 @@ pub(crate) async fn browse(
     folder: String,
     after: Option<String>,
 ) -> Result<Reply, Failure> {
-    let (daemon, source) = (daemon.clone(), find(daemon, source)?.settings);
+    let (daemon, source) = (daemon.clone(), find(daemon, source)?);
     let listing = apart(move || {
+        let source = still(&daemon, source)?;
         let folder = folder.trim_matches('/').to_owned();
         let after = after.as_deref();
         let listed = match intake::reader(&source) {
@@ -155,8 +156,18 @@ const fn state(state: DocumentState) -> &'static str {
 }
 
 /// Whether a source can be read; nothing is taken in.
-pub(crate) async fn test(daemon: &Daemon, source: &str) -> Result<Reply, Failure> {
-    Ok(Reply::SourceTrial(attempt(find(daemon, source)?.settings).await?))
+pub(crate) async fn test(daemon: &Arc<Daemon>, source: &str) -> Result<Reply, Failure> {
+    let (again, source) = (daemon.clone(), find(daemon, source)?);
+    let source = apart(move || still(&again, source)).await?;
+    Ok(Reply::SourceTrial(attempt(source).await?))
+}
+
+/// A source's settings, where it may be looked into: one that was added has to lie where it was agreed to.
+fn still(daemon: &Daemon, source: Source) -> Result<SourceSettings, Failure> {
+    if source.added.is_some() {
+        sources::stands(&daemon.settings, &source.settings)?;
+    }
+    Ok(source.settings)
 }
 
 /// Whether what these settings name can be read.

@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use moat_protocol::control::{Fault, NewAccount, Proof, Reply, Request, Secret, Statement};
+use moat_protocol::control::{
+    Fault, NewAccount, Proof, Reply, Request, Secret, SourceDefinition, SourceStatus, Statement,
+};
 
 use super::Site;
 
@@ -128,6 +130,50 @@ impl Site {
         match self.call_as(ada.uid.unwrap(), request) {
             Reply::Statement(statement) => *statement,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// A source of a folder, as the form and the command line make it where nothing else is said.
+    pub(crate) fn new_source(&self, name: &str, folder: &str) -> Box<SourceDefinition> {
+        Box::new(SourceDefinition {
+            name: name.to_owned(),
+            kind: "folder".to_owned(),
+            path: self.path(folder).display().to_string(),
+            branch: String::new(),
+            policy: "internal".to_owned(),
+            max_bytes: 1 << 24,
+            settle_seconds: 0,
+            rescan_seconds: 300,
+            hidden: false,
+        })
+    }
+
+    /// Asks for a source as Ada.
+    pub(crate) fn ask_source(&self, ada: &Person, definition: &SourceDefinition) -> Reply {
+        let definition = Box::new(definition.clone());
+        self.call_as(ada.uid.unwrap(), Request::SourceAdd { definition, proof: ada.proof() })
+    }
+
+    /// Adds a source, as Ada asks for it and Ben agrees.
+    pub(crate) fn add_source(&self, ada: &Person, ben: &Person, definition: &SourceDefinition) -> Statement {
+        let Reply::Statement(asked) = self.ask_source(ada, definition) else { panic!("not asked for") };
+        match self.approve(BEN, ben, &asked) {
+            Reply::Statement(done) => *done,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until a source stands so.
+    pub(crate) fn until_source(&self, name: &str, so: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let Reply::Sources(mut all) = self.call(Request::Sources) else { panic!("no sources") };
+            let found = all.remove(name).unwrap_or_else(|| panic!("no source {name}"));
+            if so(&found) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{found:?} {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
