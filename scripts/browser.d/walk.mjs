@@ -9,6 +9,7 @@ import * as data from "./data.mjs";
 const site = await Site.make();
 const faults = [];
 let stops = 0;
+const paints = [];
 const step = (text) => console.log(`- ${text}`);
 
 // What is wrong with the page that is shown: by axe, by its own script, by what it asked for.
@@ -25,6 +26,8 @@ async function look(page, name) {
 async function open(page, at, name) {
   const answer = await page.goto(site.address + at);
   assert.ok(answer.status() < 400, `${name}: ${answer.status()}`);
+  const paint = () => performance.getEntriesByName("first-contentful-paint")[0]?.startTime;
+  paints.push(await page.waitForFunction(paint).then((found) => found.jsonValue()));
   await look(page, name);
 }
 
@@ -350,3 +353,6 @@ if (faults.length > 0) {
   process.exit(1);
 }
 console.log(`passed: ${judged.states.size} pages and states without a fault in ${judged.runs} runs of axe-core, light and dark; ${stops} stops by the Tab key`);
+paints.sort((one, other) => one - other);
+const shown = [paints[Math.floor(paints.length / 2)], paints.at(-1)].map(Math.round);
+console.log(`first paint of ${paints.length} pages, measured beside everything else: median ${shown[0]} ms, most ${shown[1]} ms`);

@@ -19,15 +19,15 @@ use moat_tensor::{
 
 /// Every device that there is.
 fn devices() -> Vec<Device> {
-    let mut devices = Vec::new();
     #[cfg(feature = "cuda-on-cpu")]
-    devices.push(Device::emulated(false));
+    let emulated = Some(Device::emulated(false));
+    #[cfg(not(feature = "cuda-on-cpu"))]
+    let emulated = None;
     #[cfg(feature = "cuda")]
-    match Device::gpu(0) {
-        Ok(device) => devices.push(device),
-        Err(error) => println!("device: SKIPPED on a GPU: {error}"),
-    }
-    devices
+    let gpu = Device::gpu(0).inspect_err(|error| println!("device: SKIPPED on a GPU: {error}")).ok();
+    #[cfg(not(feature = "cuda"))]
+    let gpu = None;
+    emulated.into_iter().chain(gpu).collect()
 }
 
 /// The small models of each family, with adapters that are not at their start.

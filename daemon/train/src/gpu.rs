@@ -156,8 +156,8 @@ pub(crate) fn known(recipe: &Recipe) -> Result<(), TrainError> {
     }
     let written = serde_json::to_value(recipe).map_err(|error| TrainError::Gpu(error.to_string()))?;
     for (section, known) in KNOWN {
-        let keys = written[section].as_object().into_iter().flat_map(|keys| keys.keys());
-        for key in keys.filter(|key| !known.contains(&key.as_str())) {
+        let mut keys = written[section].as_object().into_iter().flat_map(|keys| keys.keys());
+        if let Some(key) = keys.find(|key| !known.contains(&key.as_str())) {
             return refuse(format!("{section}.{key}"));
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use moat_contracts::{PairFigures, Recipe};
-use moat_tensor::{Batch, Gradients, LossSum, Model, Preference, segment_losses};
+use moat_tensor::{Gradients, LossSum, Model, Preference, segment_losses};
 
 use crate::ranks::dealt;
 use crate::{Corpus, Exchange, Plan, TrainError};
@@ -101,10 +101,11 @@ impl Reference {
         Ok(Some(Self { train, validation: Vec::new() }))
     }
 
-    /// A step's batches, each with what its segments are held against.
-    pub(crate) fn with(&self, batches: Vec<(Batch, Vec<u32>)>) -> Vec<(Batch, Vec<f64>)> {
+    /// A step's batches, each with what its segments are held against. The GPU's path refuses pairs.
+    #[cfg(not(any(feature = "cuda", feature = "cuda-on-cpu")))]
+    pub(crate) fn with<T>(&self, batches: Vec<(T, Vec<u32>)>) -> Vec<(T, Vec<f64>)> {
         let of = |pair: &u32| self.train[2 * *pair as usize..2 * *pair as usize + 2].iter().copied();
-        let with = |(batch, pairs): (Batch, Vec<u32>)| (batch, pairs.iter().flat_map(of).collect());
+        let with = |(batch, pairs): (T, Vec<u32>)| (batch, pairs.iter().flat_map(of).collect());
         batches.into_iter().map(with).collect()
     }
 

@@ -125,11 +125,11 @@ impl<'a> Pass<'a> {
         self.device.take(self.rows * self.hidden(), Precision::F32)
     }
 
-    fn into_stream(&self, stream: &Buffer, add: bool) -> Into {
+    fn to_stream(&self, stream: &Buffer, add: bool) -> Into {
         Into { address: stream.start(), stride: self.hidden(), precision: Precision::F32, add }
     }
 
-    fn into_rows(&self, rows: &Buffer, stride: usize) -> Into {
+    fn to_rows(&self, rows: &Buffer, stride: usize) -> Into {
         Into { address: rows.start(), stride, precision: self.precision, add: false }
     }
 
@@ -194,11 +194,11 @@ impl<'a> Pass<'a> {
     ) -> Result<(Buffer, Option<Buffer>), TensorError> {
         let Some(weight) = norm else {
             let y = self.device.copied(x, self.rows * self.hidden())?;
-            group.forward(self.placed, rows, self.rows, self.into_stream(&y, true))?;
+            group.forward(self.placed, rows, self.rows, self.to_stream(&y, true))?;
             return Ok((y, None));
         };
         let raw = self.stream()?;
-        group.forward(self.placed, rows, self.rows, self.into_stream(&raw, false))?;
+        group.forward(self.placed, rows, self.rows, self.to_stream(&raw, false))?;
         let y = self.stream()?;
         let args = [
             Arg::Address(x.start()),
@@ -327,7 +327,7 @@ impl<'a> Pass<'a> {
         let normed = self.normed(input, &block.input_norm, &block.queries)?;
         let stride = block.queries.out_stride();
         let made = self.take(stride)?;
-        block.queries.forward(self.placed, &normed, self.rows, self.into_rows(&made, stride))?;
+        block.queries.forward(self.placed, &normed, self.rows, self.to_rows(&made, stride))?;
         drop(normed);
         let heads = self.heads(layer, block);
         let (raw, qkv) = match block.head_norms {
@@ -352,7 +352,7 @@ impl<'a> Pass<'a> {
         let normed = self.normed(&middle, &block.middle_norm, &block.gates)?;
         let stride = block.gates.out_stride();
         let both = self.take(stride)?;
-        block.gates.forward(self.placed, &normed, self.rows, self.into_rows(&both, stride))?;
+        block.gates.forward(self.placed, &normed, self.rows, self.to_rows(&both, stride))?;
         Ok(Inside { raw, qkv, o, sums, attended, middle, both, gated: None })
     }
 
@@ -394,7 +394,7 @@ impl<'a> Pass<'a> {
         let (placed, rows, block) = (self.placed, self.rows, &self.placed.blocks[layer]);
         let dy = self.backward_added(&block.down, block.mlp_norm.as_ref(), inside.gated.as_ref(), d)?;
         let gated = self.take(block.down.stride())?;
-        block.down.input_gradient(placed, &dy, rows, self.into_rows(&gated, block.down.stride()))?;
+        block.down.input_gradient(placed, &dy, rows, self.to_rows(&gated, block.down.stride()))?;
         self.glu("glu_backward", block, &inside.both, &gated)?;
         block.down.thin(placed, &gated, rows)?;
         block.down.learn(placed, &gated, &dy, rows)?;
@@ -405,7 +405,7 @@ impl<'a> Pass<'a> {
         block.gates.learn(placed, &normed, &inside.both, rows)?;
         drop(normed);
         let dn = self.stream()?;
-        block.gates.input_gradient(placed, &inside.both, rows, self.into_stream(&dn, false))?;
+        block.gates.input_gradient(placed, &inside.both, rows, self.to_stream(&dn, false))?;
         self.backward_norm(&inside.middle, None, &block.middle_norm, &dn, d, rows)
     }
 
@@ -422,7 +422,7 @@ impl<'a> Pass<'a> {
             self.backward_added(&block.output, block.attention_norm.as_ref(), inside.attended.as_ref(), d)?;
         block.output.learn(placed, &inside.o, &dy, rows)?;
         let d_o = self.take(block.output.inputs)?;
-        block.output.input_gradient(placed, &dy, rows, self.into_rows(&d_o, block.output.inputs))?;
+        block.output.input_gradient(placed, &dy, rows, self.to_rows(&d_o, block.output.inputs))?;
         drop(dy);
 
         let deltas = self.device.take(rows * heads, Precision::F32)?;
@@ -466,7 +466,7 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let dn = self.stream()?;
-        block.queries.input_gradient(placed, &d_qkv, rows, self.into_stream(&dn, false))?;
+        block.queries.input_gradient(placed, &d_qkv, rows, self.to_stream(&dn, false))?;
         self.backward_norm(input, None, &block.input_norm, &dn, d, rows)
     }
 
