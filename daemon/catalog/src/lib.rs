@@ -89,6 +89,15 @@ impl Catalog {
         Ok(self.connection.pragma_update(None, "cache_size", -32 * 1024)?)
     }
 
+    /// A number that changes whenever another connection wrote to the file; only to be compared on one connection
+    /// (`data_version` in sqlite.org/pragma.html).
+    ///
+    /// # Errors
+    /// [`CatalogError`] where reading fails.
+    pub fn version(&self) -> Result<i64, CatalogError> {
+        Ok(self.connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
+    }
+
     /// Begins writing; waits for another writer. Dropping the batch undoes it.
     ///
     /// # Errors

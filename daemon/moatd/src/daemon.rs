@@ -80,6 +80,8 @@ pub(crate) struct Daemon {
     paused: Mutex<BTreeMap<String, i64>>,
     stops: Mutex<Vec<String>>,
     ending: watch::Sender<bool>,
+    /// What became of each source's documents.
+    pub(crate) counts: Arc<crate::counts::Counts>,
     /// Held open, so that reading goes on when the disk is full: a first connection has files to make.
     held: Mutex<Option<Catalog>>,
     _lock: File,
@@ -157,6 +159,7 @@ impl Daemon {
             paused: Mutex::default(),
             stops: Mutex::default(),
             ending: watch::channel(false).0,
+            counts: Arc::default(),
             held: Mutex::new(held),
             _lock: lock,
         });
@@ -226,6 +229,7 @@ impl Daemon {
     }
 
     fn hold(&self, catalog: Option<Catalog>) {
+        self.counts.forget();
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = catalog;
     }
 

@@ -7,6 +7,7 @@ mod answer;
 mod api;
 mod boundary;
 mod control;
+mod counts;
 mod daemon;
 mod description;
 mod engine;

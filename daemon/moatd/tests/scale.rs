@@ -11,8 +11,8 @@ use moat_protocol::control::{Reply, Request, SourceStatus};
 use site::{Random, Site, prose};
 
 /// Memory that ten times as many files may take more, KiB: the page caches of the connection that writes, 32 MiB, and of
-/// three that read, 8 MiB each, which the small folder does not fill, and the allocator's slack.
-const GROWTH: u64 = 72 * 1024;
+/// four that read, 8 MiB each, which the small folder does not fill, and the allocator's slack.
+const GROWTH: u64 = 80 * 1024;
 
 fn scanned(site: &Site) -> SourceStatus {
     let Reply::Status(mut status) = site.call(Request::Scan) else { panic!() };

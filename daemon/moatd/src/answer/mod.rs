@@ -128,6 +128,7 @@ async fn answer(
         Request::Scan => {
             let curating = |update: &Update| matches!(update, Update::Curating { .. });
             while_telling(daemon, stream, curating, intake.scan()).await?;
+            blocking(|| sources::count(daemon))?;
             Ok(status::status(daemon))
         }
         Request::Sources => sources::list(daemon),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moat_catalog::Catalog;
 use moat_contracts::{DocumentState, Skip};
 use moat_protocol::control::{
     FaultyDocument, Reply, SourceEntry, SourceFaults, SourceListing, SourceProblem, SourceStatus, SourceTrial,
@@ -12,6 +11,7 @@ use moat_protocol::control::{
 use moat_settings::SourceSettings;
 use moat_sources::{EntryIs, SourceError, TrialLimits};
 
+use crate::counts::BySource;
 use crate::daemon::{Daemon, now};
 use crate::failure::Failure;
 use crate::intake::{self, Intake, Reader};
@@ -25,18 +25,29 @@ const TRIAL: TrialLimits = TrialLimits { entries: 1_000_000, time: Duration::fro
 
 /// Every source, and how it stands.
 pub(crate) fn list(daemon: &Daemon) -> Result<Reply, Failure> {
-    Ok(Reply::Sources(all(daemon, &daemon.state.catalog()?)?))
+    Ok(Reply::Sources(all(daemon)?))
 }
 
-/// How every source stands.
-pub(super) fn all(daemon: &Daemon, catalog: &Catalog) -> Result<BTreeMap<String, SourceStatus>, Failure> {
+/// How every source stands; of many documents, as they stood a moment ago.
+pub(super) fn all(daemon: &Daemon) -> Result<BTreeMap<String, SourceStatus>, Failure> {
     let sources = daemon.sources();
-    sources.iter().map(|source| Ok((source.settings.name.clone(), one(daemon, catalog, source)?))).collect()
+    let counts = daemon.counts.recent(&daemon.state, &names(&sources))?;
+    Ok(sources.iter().map(|source| one(daemon, &counts, source)).collect())
 }
 
-fn one(daemon: &Daemon, catalog: &Catalog, source: &Source) -> Result<SourceStatus, Failure> {
+/// Counts what the catalog holds now, so that what is told next is no older.
+pub(super) fn count(daemon: &Daemon) -> Result<(), Failure> {
+    daemon.counts.exact(&daemon.state, &names(&daemon.sources()))?;
+    Ok(())
+}
+
+fn names(sources: &[Source]) -> Vec<String> {
+    sources.iter().map(|source| source.settings.name.clone()).collect()
+}
+
+fn one(daemon: &Daemon, counts: &BySource, source: &Source) -> (String, SourceStatus) {
     let Source { settings: source, added, removing } = source;
-    let counts = catalog.source_counts(&source.name)?;
+    let counts = counts.get(&source.name).cloned().unwrap_or_default();
     let scan = daemon.scans().get(&source.name).cloned().unwrap_or_default();
     let paused = daemon.paused_since(&source.name);
     let at = now();
@@ -46,7 +57,7 @@ fn one(daemon: &Daemon, catalog: &Catalog, source: &Source) -> Result<SourceStat
         Some(_) => Some(scan.scanned.unwrap_or(started)),
         None => scan.noticed,
     };
-    Ok(SourceStatus {
+    let status = SourceStatus {
         kind: source.kind.word().to_owned(),
         location: source.path.display().to_string(),
         fault: scan.fault,
@@ -69,7 +80,8 @@ fn one(daemon: &Daemon, catalog: &Catalog, source: &Source) -> Result<SourceStat
         paused,
         added: added.clone(),
         removing: *removing,
-    })
+    };
+    (source.name.clone(), status)
 }
 
 /// The source of a name.
@@ -250,5 +262,6 @@ pub(crate) fn pause(daemon: &Daemon, intake: &Intake, source: &str, pause: bool)
     batch.commit()?;
     daemon.set_paused(&source.name, since);
     intake.wake();
-    Ok(Reply::Sources(BTreeMap::from([(source.name.clone(), one(daemon, &catalog, &found)?)])))
+    let counts = daemon.counts.recent(&daemon.state, std::slice::from_ref(&source.name))?;
+    Ok(Reply::Sources(BTreeMap::from([one(daemon, &counts, &found)])))
 }

@@ -26,7 +26,7 @@ pub(crate) fn status(daemon: &Daemon) -> Reply {
 /// Adds the sources, the runs that are not ended, and what waits for a second person.
 fn work(daemon: &Daemon, status: &mut Status) -> Result<(), Failure> {
     let catalog = daemon.state.catalog()?;
-    status.sources = sources::all(daemon, &catalog)?;
+    status.sources = sources::all(daemon)?;
     status.hour = hour(daemon);
     let runs = catalog.runs()?;
     let trains = runs.iter().find(|run| runs::state(run) == RunState::Training);
