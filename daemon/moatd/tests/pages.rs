@@ -7,6 +7,7 @@ mod site;
 use moat_admin::routes;
 use moat_catalog::{Catalog, StepRow};
 use moat_ledger::{Act, Ledger, Phase, Who};
+use moat_protocol::control::{RecordFilter, Reply, Request};
 
 use site::browser::Browser;
 use site::{Random, Site, prose, tiny_recipe};
@@ -71,6 +72,15 @@ fn every_page_of_a_site_at_size() {
     more_runs(&site, &run.name);
     more_entries(&site);
     site.start();
+    let search = Request::RecordSearch {
+        words: String::new(),
+        filter: RecordFilter::default(),
+        most: 1,
+        after: None,
+        patience: None,
+    };
+    let Reply::Records(found) = site.call(search) else { panic!("no records") };
+    let record = found.found[0].record.to_string();
     let people = site.set_up(&[
         ("ada", "steward,engineer,admin,auditor", None),
         ("ben", "approver", None),
@@ -89,6 +99,10 @@ fn every_page_of_a_site_at_size() {
     let filled = |path: &str| {
         let part = |part: &str| match part {
             "{run}" => Some(format!("tiny-{RUNS}")),
+            "{runs}" => Some(format!("tiny-{RUNS}~tiny-{}", RUNS - 1)),
+            "{source}" => Some("documents".to_owned()),
+            "{record}" => Some(record.clone()),
+            "{id}" if path.starts_with("/records") => Some(record.clone()),
             "{id}" if path.starts_with("/datasets") => Some(dataset.clone()),
             "{id}" if path.starts_with("/approvals") => Some(statement.clone()),
             "{older}" | "{newer}" => Some(dataset.clone()),
